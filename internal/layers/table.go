@@ -1,0 +1,85 @@
+package layers
+
+// Libraries that many rows name.
+const (
+	pgx   = "github.com/jackc/pgx/v5"
+	echo  = "github.com/labstack/echo/v4"
+	gojws = "github.com/go-jose/go-jose/v4"
+)
+
+// Table returns what each package may import, inside out. It is a function so that nobody can change it.
+func Table() map[string]Row {
+	return map[string]Row{
+		"internal/cert":     {Pure, []string{"internal/uid"}, []string{"golang.org/x/crypto", "golang.org/x/net/idna", "github.com/titanous/rocacheck"}},
+		"internal/uid":      {Pure, nil, nil},
+		"internal/identity": {Pure, []string{"internal/cert"}, nil},
+		"internal/policy": {
+			Pure,
+			[]string{"internal/cert", "internal/identity"},
+			[]string{"github.com/smallstep/certificates/policy"},
+		},
+
+		"kms":     {Domain, []string{"internal/cert"}, nil},
+		"ca/lint": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
+		"ca": {
+			Domain,
+			[]string{"internal/cert", "internal/uid", "internal/identity", "internal/policy", "kms", "ca/lint"},
+			[]string{"golang.org/x/crypto/cryptobyte"},
+		},
+		"acme": {Domain, []string{"internal/cert", "internal/uid", "internal/identity", "internal/policy", "ca"}, nil},
+
+		"migrations":                     {Plumbing, nil, nil},
+		"internal/postgres":              {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
+		"internal/postgres/cluster":      {Plumbing, nil, []string{"golang.org/x/sys"}},
+		"internal/postgres/postgrestest": {Testing, []string{Anything}, []string{pgx}},
+		"internal/audit":                 {Plumbing, []string{"internal/cert", "internal/identity", "internal/postgres"}, []string{pgx}},
+		"internal/duty":                  {Plumbing, []string{"internal/postgres"}, []string{pgx}},
+		"internal/web": {
+			Plumbing,
+			[]string{"internal/cert", "internal/identity", "internal/policy"},
+			[]string{echo, "github.com/prometheus/client_golang"},
+		},
+		"internal/tenancy": {
+			Plumbing,
+			[]string{"internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
+			[]string{pgx},
+		},
+
+		"ca/ledger": {
+			Adapter,
+			[]string{"ca", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
+			[]string{pgx},
+		},
+		"ca/crl":  {Adapter, []string{"ca", "ca/lint", "internal/cert", "kms"}, []string{"golang.org/x/crypto"}},
+		"ca/ocsp": {Adapter, []string{"ca", "ca/lint", "internal/cert", "kms"}, []string{"golang.org/x/crypto"}},
+		"acme/store": {
+			Adapter,
+			[]string{"acme", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
+			[]string{pgx},
+		},
+		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
+		"acme/validate": {Adapter, []string{"acme", "internal/cert"}, []string{"github.com/miekg/dns"}},
+		"kms/softkms":   {Adapter, []string{"kms", "internal/postgres"}, []string{pgx}},
+		"internal/selfcert": {
+			Adapter,
+			[]string{"internal/cert", "internal/identity", "internal/postgres"},
+			[]string{pgx, "github.com/caddyserver/certmagic"},
+		},
+
+		"ca/api": {
+			Door,
+			[]string{"ca", "ca/crl", "ca/ocsp", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/web"},
+			[]string{echo},
+		},
+		"acme/api": {
+			Door,
+			[]string{"acme", "acme/jws", "acme/validate", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/web"},
+			[]string{echo},
+		},
+
+		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3"}},
+
+		"internal/layers":   {Testing, nil, nil},
+		"internal/sqlstyle": {Testing, nil, nil},
+	}
+}
