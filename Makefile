@@ -11,9 +11,8 @@ else
 DATA ?= $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/segl/dev
 endif
 
-# The linters, at one version each, kept out of go.mod: they are no part of the program.
+# golangci-lint, with gofumpt 0.12 in it, stays out of go.mod: it is no part of the program.
 GOLANGCI := v2.15.0
-GOFUMPT  := v0.12.0
 TOOLS    := $(CURDIR)/.cache/bin
 
 .PHONY: build dev test lint bench soak fuzz clean
@@ -44,11 +43,9 @@ test:
 	$(GO) vet ./...
 	$(GO) test -p 2 -timeout 14m ./...
 
-lint: $(TOOLS)/golangci-lint-$(GOLANGCI) $(TOOLS)/gofumpt-$(GOFUMPT)
+lint: $(TOOLS)/golangci-lint-$(GOLANGCI)
 	@deploy/tools/need lint
 	$(TOOLS)/golangci-lint-$(GOLANGCI) run ./...
-	@unformatted=$$($(TOOLS)/gofumpt-$(GOFUMPT) -l .) && [ -z "$$unformatted" ] || \
-		{ echo "gofumpt would change:" $$unformatted >&2; exit 1; }
 	deploy/tools/shell-scripts | xargs shellcheck
 	$(GO) test ./internal/layers ./internal/sqlstyle
 
@@ -74,8 +71,3 @@ $(TOOLS)/golangci-lint-$(GOLANGCI):
 	@deploy/tools/need build
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	mv $(TOOLS)/golangci-lint $@
-
-$(TOOLS)/gofumpt-$(GOFUMPT):
-	@deploy/tools/need build
-	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@$(GOFUMPT)
-	mv $(TOOLS)/gofumpt $@

@@ -15,7 +15,7 @@ import (
 // directory, sorted, each import once. Test files do not count; a package that has only those imports nothing.
 func Imports(tree fs.FS) (map[string][]string, error) {
 	found := map[string][]string{}
-	err := walkGo(tree, func(name string, source []byte) error {
+	err := WalkGo(tree, func(name string, source []byte) error {
 		dir := path.Dir(name)
 		found[dir] = append(found[dir], nil...) // the package is there, whatever it imports
 		if strings.HasSuffix(name, "_test.go") {
@@ -35,9 +35,9 @@ func Imports(tree fs.FS) (map[string][]string, error) {
 	return found, nil
 }
 
-// walkGo calls visit for each Go file of the module in tree: not for testdata, nor what the go command passes over,
-// nor a module inside this one.
-func walkGo(tree fs.FS, visit func(name string, source []byte) error) error {
+// WalkGo calls visit for each Go file of the module in tree: not for testdata, nor what the go command passes over,
+// nor a module inside this one. It stops at the first error.
+func WalkGo(tree fs.FS, visit func(name string, source []byte) error) error {
 	return fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", name, err)

@@ -8,7 +8,7 @@ const (
 )
 
 // Table returns what each package may import, inside out. It is a function so that nobody can change it.
-func Table() map[string]Row {
+func Table() map[string]Row { //nolint:funlen // a table
 	return map[string]Row{
 		"internal/cert":     {Pure, []string{"internal/uid"}, []string{"golang.org/x/crypto", "golang.org/x/net/idna", "github.com/titanous/rocacheck"}},
 		"internal/uid":      {Pure, nil, nil},
@@ -80,6 +80,6 @@ func Table() map[string]Row {
 		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3"}},
 
 		"internal/layers":   {Testing, nil, nil},
-		"internal/sqlstyle": {Testing, nil, nil},
+		"internal/sqlstyle": {Testing, []string{"internal/layers"}, nil},
 	}
 }
