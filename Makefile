@@ -34,7 +34,6 @@ build:
 # make dev [DATA=directory] [ARGS='--service 127.0.0.1:0 …']
 dev: build
 	@deploy/tools/need dev
-	@mkdir -p "$(DATA)"
 	@exec bin/segl dev --data "$(DATA)" $(ARGS)
 
 # Two packages at a time: most of the work is other people's programs and Postgres, which have processes of their own.
@@ -61,7 +60,7 @@ soak:
 
 # Every fuzz target for FUZZTIME.
 fuzz:
-	@deploy/tools/need build
+	@deploy/tools/need dev
 	GO='$(GO)' deploy/tools/fuzz $(FUZZTIME)
 
 clean:
