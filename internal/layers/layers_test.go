@@ -48,6 +48,8 @@ func mayPoint(from, to layers.Layer) bool {
 		return to <= layers.Plumbing
 	case layers.Door:
 		return to <= layers.Adapter
+	case layers.Testing:
+		return true
 	default:
 		return to <= layers.Wiring
 	}

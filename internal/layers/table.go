@@ -13,6 +13,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"internal/cert":     {Pure, []string{"internal/uid"}, []string{"golang.org/x/crypto", "golang.org/x/net/idna", "github.com/titanous/rocacheck"}},
 		"internal/uid":      {Pure, nil, nil},
 		"internal/identity": {Pure, []string{"internal/cert"}, nil},
+		"internal/audit":    {Pure, []string{"internal/cert", "internal/identity"}, nil},
 		"internal/policy": {
 			Pure,
 			[]string{"internal/cert", "internal/identity"},
@@ -20,19 +21,23 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 
 		"kms":     {Domain, []string{"internal/cert"}, nil},
+		"ca/tbs":  {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca/lint": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca": {
 			Domain,
-			[]string{"internal/cert", "internal/uid", "internal/identity", "internal/policy", "kms", "ca/lint"},
-			[]string{"golang.org/x/crypto/cryptobyte"},
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/lint", "ca/tbs"},
+			nil,
 		},
-		"acme": {Domain, []string{"internal/cert", "internal/uid", "internal/identity", "internal/policy", "ca"}, nil},
+		"acme": {
+			Domain,
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "ca"},
+			nil,
+		},
 
 		"migrations":                     {Plumbing, nil, nil},
 		"internal/postgres":              {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
 		"internal/postgres/cluster":      {Plumbing, nil, []string{"golang.org/x/sys"}},
 		"internal/postgres/postgrestest": {Testing, []string{Anything}, []string{pgx}},
-		"internal/audit":                 {Plumbing, []string{"internal/cert", "internal/identity", "internal/postgres"}, []string{pgx}},
 		"internal/duty":                  {Plumbing, []string{"internal/postgres"}, []string{pgx}},
 		"internal/web": {
 			Plumbing,
@@ -79,6 +84,8 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3"}},
 
+		"acme/jws/jwstest":  {Testing, []string{Anything}, []string{gojws}},
+		"kms/kmstest":       {Testing, []string{Anything}, nil},
 		"internal/layers":   {Testing, nil, nil},
 		"internal/sqlstyle": {Testing, []string{"internal/layers"}, nil},
 	}

@@ -13,7 +13,7 @@ type word struct {
 	depth     int  // of parentheses around it
 	statement int  // which one it stands in, counted by semicolons
 	first     bool // on its line
-	spread    bool // its statement, or the parentheses around it, take several lines
+	spread    bool // what it is a clause of takes several lines
 }
 
 func scan(sql string) []word {
@@ -88,17 +88,16 @@ func length(sql string) int {
 	return len(sql)
 }
 
-// spread marks the words whose statement, or innermost parentheses, take several lines.
+// spread marks the words of what takes several lines: a statement, or one inside another (a query in parentheses, the
+// SELECT after INSERT INTO, the last statement after WITH).
 func spread(words []word) {
-	open := []int{} // where the words that share the innermost parentheses begin
+	var open []int // per pair of parentheses around: where what was being read outside them began
 	mark := func(from, to int) {
 		if from >= to || words[from].line == words[to-1].line {
 			return
 		}
 		for i := from; i < to; i++ {
-			if words[i].depth == words[from].depth {
-				words[i].spread = true
-			}
+			words[i].spread = words[i].spread || words[i].depth == words[from].depth
 		}
 	}
 	from := 0
@@ -115,6 +114,9 @@ func spread(words []word) {
 		case ";":
 			mark(from, i)
 			from = i + 1
+		case "SELECT", "INSERT", "DELETE":
+			mark(from, i)
+			from = i
 		}
 	}
 	mark(from, len(words))

@@ -46,7 +46,7 @@ func lowerCase(words []word) []string {
 	return wrong
 }
 
-// clauses begin their line, wherever what they stand in (a statement, or a pair of parentheses) takes several.
+// clauses begin their line, unless all of what they are a clause of is on it.
 var clauses = []string{"FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "RETURNING", "SET", "VALUES", "UNION"}
 
 func crowdedClauses(words []word) []string {
