@@ -165,6 +165,9 @@ func (c *Cluster) Stopped() <-chan struct{} { return c.stopped }
 func (c *Cluster) Stop() error {
 	c.stopOnce.Do(func() { close(c.stopping) })
 	<-c.stopped
+	if c.paths.socket != filepath.Join(c.cfg.Dir, socketDir) {
+		os.Remove(c.paths.socket) //nolint:errcheck // ours and empty; if not, the next start makes do with it
+	}
 	if err := c.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("stopping private Postgres: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 // longestSocket is what fits sockaddr_un.sun_path with its NUL: 108 octets on Linux, 104 elsewhere.
 const longestSocket = 103
 
+const socketDir = "run"
+
 // paths are where things are for us, and how the server itself names them.
 type paths struct {
 	dir      string
@@ -29,7 +31,7 @@ func choosePaths(dir string, who account) (paths, error) {
 	p := paths{
 		dir: dir, serverDir: dir,
 		data: filepath.Join(dir, "data"), password: filepath.Join(dir, "password"), log: filepath.Join(dir, "postgres.log"),
-		socket: filepath.Join(dir, "run"),
+		socket: filepath.Join(dir, socketDir),
 	}
 	if !who.reaches(dir) {
 		if _, err := os.Stat("/proc/self/fd"); err != nil {
@@ -37,7 +39,7 @@ func choosePaths(dir string, who account) (paths, error) {
 		}
 		p.inherit, p.serverDir = true, "/proc/self/fd/3"
 	}
-	p.serverSocket = filepath.Join(p.serverDir, "run")
+	p.serverSocket = filepath.Join(p.serverDir, socketDir)
 	if len(p.socket)+len("/.s.PGSQL."+port) > longestSocket {
 		p.socket = filepath.Join(runtimeDir(), shortName(dir))
 		p.serverSocket = p.socket
