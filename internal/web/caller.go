@@ -1,0 +1,140 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/identity"
+)
+
+// Clients says how a listener knows its callers.
+//
+// The handshake asks for a certificate and proves possession of its key; the chain is verified here, when a request
+// first needs a name, and not in the handshake. So a client whose certificate has expired gets a problem that says so in
+// place of a closed connection, may still enrol, and a resumed session or a connection that outlives the trust anchors
+// is judged by today's.
+type Clients struct {
+	Roots     func() *x509.CertPool // the trust anchors of the moment; a new pool is a new pointer
+	Domain    string                // the SPIFFE trust domain
+	Operators func(identity.ID) bool
+	// Admit, where there, is asked at every request of a named caller, as whether the certificate has been revoked. It
+	// must be quick. Its error is the answer.
+	Admit func(context.Context, identity.Caller) error
+	Now   func() time.Time
+}
+
+// A peer is one connection: who is at its other end, found out once.
+type peer struct {
+	remote netip.Addr
+	text   string
+
+	mu    sync.Mutex
+	roots *x509.CertPool // that who was judged by
+	who   identity.Caller
+	until time.Time // after which who is nobody
+	why   error     // there is no who
+}
+
+type peerKey struct{}
+
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	p := &peer{}
+	if ap, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+		p.remote = ap.Addr().Unmap().WithZone("")
+		p.text = p.remote.String()
+	}
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+var errNoCertificate = errors.New("no client certificate was shown")
+
+// caller returns who is at the other end, verifying the chain if nobody has yet.
+func (p *peer) caller(cs *tls.ConnectionState, k *Clients) (identity.Caller, error) {
+	if k == nil || cs == nil || len(cs.PeerCertificates) == 0 {
+		return identity.Caller{}, errNoCertificate
+	}
+	now, roots := k.Now(), k.Roots()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.roots != roots || (p.why == nil && now.After(p.until)) {
+		p.roots = roots
+		p.who, p.why = k.verify(cs.PeerCertificates, roots, now)
+		p.until = cs.PeerCertificates[0].NotAfter
+	}
+	return p.who, p.why
+}
+
+// verify judges a chain as RFC 5280 §6 does, for a TLS client (§4.2.1.12, id-kp-clientAuth).
+func (k *Clients) verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (identity.Caller, error) {
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return identity.Caller{}, explainChain(chain[0], err)
+	}
+	who, err := identity.FromCertificate(chain[0], k.Domain)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	who.Operator = k.Operators != nil && k.Operators(who.ID)
+	return who, nil
+}
+
+// explainChain says what is wrong with a client's certificate in words its holder can act on.
+func explainChain(leaf *x509.Certificate, err error) error {
+	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		switch bad.Reason {
+		case x509.Expired:
+			return fmt.Errorf("client certificate: not valid now, only from %s to %s (RFC 5280 §4.1.2.5): enrol again, or set the clock",
+				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
+		case x509.IncompatibleUsage:
+			return errors.New("client certificate: not made for clients (RFC 5280 §4.2.1.12): use one of profile workload or client")
+		}
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return errors.New("client certificate: issued by an authority not trusted here, or sent without its intermediate")
+	}
+	return errors.New("client certificate: its chain does not verify (RFC 5280 §6)")
+}
+
+// name finds out who asks, and whether the route admits them.
+func (c *call) name(a Access) error {
+	who, err := c.peer.caller(c.r.TLS, c.server.clients)
+	if err == nil && c.server.clients.Admit != nil {
+		if refusal := c.server.clients.Admit(c.r.Context(), who); refusal != nil && a != Anyone {
+			return refusal
+		} else if refusal != nil {
+			who = identity.Caller{} // who comes with a revoked certificate may still do what a stranger may
+		}
+	}
+	who.Remote, who.Request = c.peer.remote, c.id
+	c.who = who
+	switch {
+	case a == Anyone:
+		return nil
+	case err != nil:
+		c.Header().Set("WWW-Authenticate", `TLS-Client-Certificate realm="segl"`) // RFC 9110 §15.5.2: a 401 MUST carry a challenge
+		return &Fault{
+			Status: http.StatusUnauthorized, Name: "certificate-required", Title: "A valid client certificate is needed",
+			Detail: err.Error(), Remedy: "connect with a current certificate of this service, with its chain",
+		}
+	case a == Operator && !who.Operator:
+		return &Fault{
+			Status: http.StatusForbidden, Name: "operator-required", Title: "Only operators may do this",
+			Detail: who.Actor + " is no operator", Rule: "access of this route", Remedy: "use an operator's certificate",
+		}
+	}
+	return nil
+}
