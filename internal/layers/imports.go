@@ -21,7 +21,7 @@ func Imports(tree fs.FS) (map[string][]string, error) {
 		if strings.HasSuffix(name, "_test.go") {
 			return nil
 		}
-		imports, err := importsOf(name, source)
+		imports, err := FileImports(name, source)
 		found[dir] = append(found[dir], imports...)
 		return err
 	})
@@ -70,8 +70,9 @@ func passOver(tree fs.FS, dir string) error {
 	return nil
 }
 
-// importsOf returns the imports of one file. The standard library's first element has no dot; every module's has.
-func importsOf(name string, source []byte) ([]string, error) {
+// FileImports returns what one Go file imports beside the standard library, whose paths alone begin with an element that
+// has no dot.
+func FileImports(name string, source []byte) ([]string, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ImportsOnly)
 	if err != nil {
 		return nil, fmt.Errorf("parsing imports: %w", err)
