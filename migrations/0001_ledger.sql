@@ -129,6 +129,13 @@ CREATE TABLE outcome (
 ) PARTITION BY RANGE (serial);
 COMMENT ON TABLE outcome IS 'How an intent ended: signed, or (signature NULL) abandoned. The primary key decides which, once.';
 
+CREATE TABLE settled (
+    site   smallint NOT NULL,
+    serial bytea    NOT NULL,
+    CONSTRAINT settled_pk PRIMARY KEY (site)
+);
+COMMENT ON TABLE settled IS 'Every intent of a site below serial has its outcome: the recover duty reads from there.';
+
 CREATE TABLE origin (
     origin  bytea    NOT NULL,
     attempt smallint NOT NULL,

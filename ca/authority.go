@@ -1,0 +1,153 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/kms"
+)
+
+// An Authority is a CA certificate and its key, of one site and one purpose. It does not change once loaded.
+type Authority struct {
+	ID          int
+	Name        string
+	Purpose     Purpose
+	Site        byte
+	Certificate *x509.Certificate
+	Key         kms.Key
+
+	algorithm kms.SignatureAlgorithm
+	templates map[string]*tbs.Template // by profile
+	chain     [][]byte                 // this certificate and those above it, without the root
+	parent    *Authority
+}
+
+// Parent returns the authority above a, or nil for a root.
+func (a *Authority) Parent() *Authority { return a.parent }
+
+// authorities are all that are loaded. The set is never changed, only replaced.
+type authorities struct {
+	all    []*Authority
+	byID   map[int]*Authority
+	byName map[string]*Authority
+}
+
+// signing returns the newest authority of a purpose.
+func (s *authorities) signing(p Purpose) (*Authority, error) {
+	for i := len(s.all) - 1; i >= 0; i-- {
+		if s.all[i].Purpose == p {
+			return s.all[i], nil
+		}
+	}
+	return nil, fmt.Errorf("%w: no authority for %s is loaded", ErrUnavailable, p)
+}
+
+// holds refuses a validity that is not within the authority's own: a chain ends with its first expiry.
+func (a *Authority) holds(notBefore, notAfter time.Time) error {
+	switch {
+	case notBefore.Before(a.Certificate.NotBefore):
+		return &policy.Refusal{What: "a certificate from " + notBefore.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
+			Remedy: "it begins " + a.Certificate.NotBefore.UTC().Format(time.RFC3339) + ": check the service's clock"}
+	case notAfter.After(a.Certificate.NotAfter):
+		return &policy.Refusal{What: "a certificate until " + notAfter.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
+			Remedy: "it ends " + a.Certificate.NotAfter.UTC().Format(time.RFC3339) + ": ask for a shorter life, or create the next authority"}
+	}
+	return nil
+}
+
+// Authorities returns all that are loaded, parents first.
+func (a *CA) Authorities() []*Authority { return a.authorities.Load().all }
+
+// Roots returns the roots, the anchors of everything issued here.
+func (a *CA) Roots() []*x509.Certificate {
+	var roots []*x509.Certificate
+	for _, auth := range a.Authorities() {
+		if auth.parent == nil {
+			roots = append(roots, auth.Certificate)
+		}
+	}
+	return roots
+}
+
+// Authority returns the authority called name, or ErrNotFound.
+func (a *CA) Authority(name string) (*Authority, error) {
+	auth, ok := a.authorities.Load().byName[name]
+	if !ok {
+		return nil, fmt.Errorf("authority %.70q: %w", name, ErrNotFound)
+	}
+	return auth, nil
+}
+
+// Load reads the authorities from the ledger and their keys from keyring. A key that cannot be used, or is not the
+// certificate's, is an error that names it.
+func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
+	rows, err := a.Ledger.Authorities(ctx)
+	if err != nil {
+		return fmt.Errorf("reading authorities: %w", err)
+	}
+	set := &authorities{byID: map[int]*Authority{}, byName: map[string]*Authority{}}
+	for _, row := range rows {
+		auth, err := a.load(ctx, keyring, row, set)
+		if err != nil {
+			return fmt.Errorf("loading authority %s: %w", row.Name, err)
+		}
+		set.all = append(set.all, auth)
+		set.byID[auth.ID], set.byName[auth.Name] = auth, auth
+	}
+	a.authorities.Store(set)
+	return nil
+}
+
+func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, above *authorities) (*Authority, error) {
+	x, err := x509.ParseCertificate(row.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("reading its certificate: %w", err)
+	}
+	key, err := keyring.Key(ctx, row.Key)
+	if err != nil {
+		return nil, fmt.Errorf("loading key %s: %w", row.Key, err)
+	}
+	if same, ok := x.PublicKey.(interface{ Equal(x any) bool }); ok && !same.Equal(key.Public()) {
+		return nil, errors.New("its key is not its certificate's")
+	}
+	alg, err := kms.SignatureAlgorithmOf(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	auth := &Authority{
+		ID: row.ID, Name: row.Name, Purpose: row.Purpose, Site: row.Site, Certificate: x, Key: key, algorithm: alg, parent: above.byID[row.Parent],
+	}
+	if auth.parent != nil {
+		auth.chain = append([][]byte{x.Raw}, auth.parent.chain...)
+	}
+	auth.templates, err = a.compile(auth)
+	return auth, err
+}
+
+// compile prepares the bytes that every certificate of an authority and a profile shares.
+func (a *CA) compile(auth *Authority) (map[string]*tbs.Template, error) {
+	compiled := map[string]*tbs.Template{}
+	for _, p := range append([]*Profile{responder}, profiles...) {
+		if p != responder && p.Purpose != auth.Purpose {
+			continue
+		}
+		spec := tbs.Spec{
+			Usage: p.usage, Issuer: auth.Certificate, CRLs: a.PublicURL + "/crl/" + auth.Name + "/",
+			OCSP: a.PublicURL + "/ocsp", Issuers: a.PublicURL + "/issuers/" + auth.Name + ".cer",
+		}
+		if p == responder {
+			spec.CRLs, spec.OCSP = "", "" // RFC 6960 §4.2.2.2.1: id-pkix-ocsp-nocheck, for who would ask the responder about itself
+		}
+		t, err := tbs.Compile(spec)
+		if err != nil {
+			return nil, fmt.Errorf("compiling profile %s: %w", p.Name, err)
+		}
+		compiled[p.Name] = t
+	}
+	return compiled, nil
+}

@@ -1,0 +1,201 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/kms"
+)
+
+// Issue makes a certificate for req on behalf of who, or returns the one its origin has. Whatever a rule refuses is a
+// *policy.Refusal and a fact. ErrInProgress: the same origin is being issued right now. ErrConflict: the origin has a
+// certificate for another key or another request.
+func (a *CA) Issue(ctx context.Context, who identity.Caller, req Request) (Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, issueDeadline)
+	defer cancel()
+
+	// 1. Decide. Nothing is durable yet but a refusal.
+	pl, err := a.decide(ctx, who, req)
+	if err != nil {
+		return Certificate{}, a.refused(ctx, who, req, err)
+	}
+
+	// 2. An abandoned attempt gives its origin another; so does nothing else.
+	for attempt := 0; ; attempt++ {
+		c, err := a.attempt(ctx, who, req, pl, attempt)
+		if !errors.Is(err, ErrOriginTaken) {
+			return c, a.refused(ctx, who, req, err)
+		}
+		had, err := a.Ledger.ByOrigin(ctx, req.Origin.ID)
+		if err != nil {
+			return Certificate{}, fmt.Errorf("reading the certificate of origin %s: %w", req.Origin.ID, err)
+		}
+		if !had.Abandoned {
+			return a.again(req, had)
+		}
+		attempt = had.Attempt
+	}
+}
+
+// again answers a request whose origin has a certificate or an open intent: the same to the same, a conflict to others.
+func (a *CA) again(req Request, had Record) (Certificate, error) {
+	if had.Signature == nil {
+		return Certificate{}, ErrInProgress
+	}
+	c, err := a.certificate(had)
+	if err == nil && (c.Key != req.CSR.KeyID || c.Profile != req.Profile || string(had.Origin.Digest) != string(req.Origin.Digest)) {
+		return Certificate{}, fmt.Errorf("%w: it has certificate %s", ErrConflict, c.Serial)
+	}
+	return c, err
+}
+
+// A plan is a decided request: who signs what, for how long.
+type plan struct {
+	profile   *Profile
+	authority *Authority
+	template  *tbs.Template
+	names     []cert.Name
+	role      string
+	life      time.Duration
+}
+
+// decide asks everything that is to be asked before a key is touched, of every door alike.
+func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan, error) {
+	p, err := ProfileByName(req.Profile)
+	if err != nil {
+		return plan{}, err
+	}
+	if !who.May(req.Scope) {
+		return plan{}, &policy.Refusal{What: "issuing in " + req.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
+			Remedy: "use an identity of that scope or one above it"}
+	}
+	chain, err := a.Scopes.Chain(ctx, req.Scope)
+	if err != nil {
+		return plan{}, fmt.Errorf("reading the name rights of %s: %w", req.Scope, err)
+	}
+	names, err := p.names(req)
+	if err != nil {
+		return plan{}, err
+	}
+	if err := chain.Allow(names...); err != nil {
+		return plan{}, err
+	}
+	role, err := p.role(req)
+	if err != nil {
+		return plan{}, err
+	}
+	life, err := p.life(req.Life)
+	if err != nil {
+		return plan{}, err
+	}
+	auth, err := a.authorities.Load().signing(p.Purpose)
+	if err != nil {
+		return plan{}, err
+	}
+	return plan{p, auth, auth.templates[p.Name], names, role, life}, nil
+}
+
+// attempt runs the cycle once, from now.
+func (a *CA) attempt(ctx context.Context, who identity.Caller, req Request, pl plan, attempt int) (Certificate, error) {
+	now := a.Now().Truncate(time.Second)
+	v := tbs.Values{
+		Serial: cert.NewSerial(a.Site, now), NotBefore: now.Add(-backdate(pl.life)),
+		SPKI: req.CSR.SPKI, CommonName: pl.role, Names: pl.names,
+	}
+	v.NotAfter = v.NotBefore.Add(pl.life - time.Second) // both ends count (RFC 5280 §4.1.2.5)
+	if err := pl.authority.holds(v.NotBefore, v.NotAfter); err != nil {
+		return Certificate{}, err
+	}
+	return a.cycle(ctx, who, req, pl, v, attempt)
+}
+
+// cycle builds, lints, intends, signs, compares and completes, in this order.
+func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl plan, v tbs.Values, attempt int) (Certificate, error) {
+	// 3. Build and lint. No real key is near it yet.
+	body, err := build(pl.template, v, pl.profile)
+	if err != nil {
+		return Certificate{}, err
+	}
+
+	// 4. Write down what will be signed. A crash after this leaves an open intent, never a stray certificate.
+	in := Intent{
+		Serial: v.Serial, Authority: pl.authority.ID, Scope: req.Scope, Profile: pl.profile.Name, NotAfter: v.NotAfter,
+		TBS: body, Key: req.CSR.KeyID, Caller: who.Serial, Origin: req.Origin, Attempt: attempt,
+	}
+	if err := a.Ledger.Intend(ctx, in); err != nil {
+		return Certificate{}, fmt.Errorf("recording the intent of %s: %w", in.Serial, err)
+	}
+	sig, err := a.sign(ctx, pl.authority, in)
+	if err != nil {
+		return Certificate{}, err
+	}
+
+	// 7. Write down what was signed, even if the requester has gone.
+	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, a.Now())}
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueDeadline)
+	defer cancel()
+	if err := a.Ledger.Complete(finish, done); err != nil {
+		return Certificate{}, fmt.Errorf("recording the signature of %s: %w", in.Serial, err)
+	}
+	return a.fresh(pl, v, in, done)
+}
+
+// sign signs the bytes of a durable intent and compares the result with them.
+func (a *CA) sign(ctx context.Context, auth *Authority, in Intent) ([]byte, error) {
+	// 5. Sign. From here a certificate may exist, whatever we return.
+	sig, err := kms.SignMessage(ctx, auth.Key, in.TBS)
+	if err != nil {
+		return nil, fmt.Errorf("signing %s with %s: %w", in.Serial, auth.Name, err)
+	}
+	// 6. Compare: a key store that signed something else, or faultily, is caught here (Boneh, DeMillo, Lipton 1997).
+	if err := kms.Verify(auth.Certificate.PublicKey, in.TBS, sig); err != nil {
+		return nil, fmt.Errorf("verifying the signature of %s by %s: %w", in.Serial, auth.Name, err)
+	}
+	return sig, nil
+}
+
+// facts are what becomes true when serial is issued.
+func (r Request) facts(who identity.Caller, serial cert.Serial, now time.Time) []audit.Fact {
+	what := r.What
+	if what == "" {
+		what = audit.Issue
+	}
+	facts := []audit.Fact{{At: now, Who: who, Scope: r.Scope, What: what, Serial: serial}}
+	for _, f := range r.Also {
+		f.At, f.Serial = now, serial
+		facts = append(facts, f)
+	}
+	return facts
+}
+
+// refused records a refusal and returns its error; other errors pass through.
+func (a *CA) refused(ctx context.Context, who identity.Caller, req Request, err error) error {
+	r, isRule := errors.AsType[*policy.Refusal](err)
+	switch {
+	case err == nil:
+		return nil
+	case isRule:
+	case errors.Is(err, ErrKeyBlocked):
+		r = &policy.Refusal{What: "key " + req.CSR.KeyID.String(), Rule: "the list of compromised keys", Remedy: "make a new key"}
+	case errors.Is(err, ErrCallerRevoked):
+		r = &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "revocation", Remedy: "enrol again"}
+	default:
+		return err
+	}
+	what := req.What
+	if what == "" {
+		what = audit.Issue
+	}
+	f := audit.Fact{At: a.Now(), Who: who, Scope: req.Scope, What: what, Refused: true, Subject: r.What, Why: r.Rule}
+	if ferr := a.Ledger.Refuse(context.WithoutCancel(ctx), f); ferr != nil {
+		return fmt.Errorf("recording a refusal (%s): %w", r.Rule, ferr)
+	}
+	return err
+}

@@ -1,0 +1,122 @@
+package ca
+
+import (
+	"context"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// An Intent is a certificate about to be signed.
+type Intent struct {
+	Serial    cert.Serial
+	Authority int
+	Scope     identity.Scope
+	Profile   string
+	NotAfter  time.Time
+	TBS       []byte
+	Key       cert.KeyID
+	Caller    cert.Serial // refused once revoked; zero when the caller showed no certificate
+	Origin    Origin
+	Attempt   int
+}
+
+// A Completion is an intent's signature and the facts that become true with it.
+type Completion struct {
+	Serial    cert.Serial
+	At        time.Time
+	Signature []byte
+	Facts     []audit.Fact
+}
+
+// A Record is an intent with what became of it.
+type Record struct {
+	Intent
+	At        time.Time // of the outcome
+	Signature []byte    // nil while open, and for ever when abandoned
+	Abandoned bool
+	Revoked   *Revoked
+}
+
+// A Revocation ends a certificate.
+type Revocation struct {
+	Serial   cert.Serial
+	At       time.Time
+	Reason   cert.Reason
+	BlockKey cert.KeyID // never certified again, unless zero
+	Caller   cert.Serial
+	Fact     audit.Fact
+}
+
+// A Query selects certificates of a scope and everything below it, in order of expiry. The zero Scope is everywhere.
+type Query struct {
+	Scope          identity.Scope
+	ExpiringBefore time.Time // zero means any
+	ExpiringAfter  time.Time
+	Revoked        bool // only revoked ones
+	After          Cursor
+	Limit          int
+}
+
+// A Cursor is where a page of a Query ended.
+type Cursor struct {
+	NotAfter time.Time
+	Serial   cert.Serial
+}
+
+// An Enrolment is a one-time token that lets one workload in.
+type Enrolment struct {
+	Token   uid.UID
+	Hash    [32]byte // SHA-256 of the token's secret
+	Scope   identity.Scope
+	Profile string
+	ID      identity.ID
+	Names   []cert.Name // host names it may have besides
+	MadeAt  time.Time
+	Expires time.Time
+}
+
+// A Ledger keeps intents, outcomes, revocations and facts. Every method that writes is durable when it returns nil. An error
+// from a write that is none of the named ones leaves its effect unknown: it may have happened. Implementations
+// are safe for concurrent use.
+type Ledger interface {
+	// Intend records in. ErrOriginTaken: the origin has this attempt already. ErrCallerRevoked, ErrKeyBlocked.
+	Intend(ctx context.Context, in Intent) error
+	// Complete records the signature. ErrSettled: the intent was abandoned, completed before, or never was.
+	Complete(ctx context.Context, c Completion) error
+	// Abandon ends the open intents made before the given time, each with fact f, and returns their serials.
+	Abandon(ctx context.Context, before time.Time, f audit.Fact) ([]cert.Serial, error)
+	// ByOrigin returns the latest attempt of an origin, or ErrNotFound.
+	ByOrigin(ctx context.Context, id uid.UID) (Record, error)
+	// BySerial returns what became of an intent, or ErrNotFound.
+	BySerial(ctx context.Context, s cert.Serial) (Record, error)
+	// Select returns completed certificates.
+	Select(ctx context.Context, q Query) ([]Record, error)
+	// Revoke records r once. ErrNotFound, ErrAlreadyRevoked, ErrCallerRevoked.
+	Revoke(ctx context.Context, r Revocation) error
+	// Refuse records a refusal.
+	Refuse(ctx context.Context, f audit.Fact) error
+	// AddAuthority records an authority whose key exists. ErrConflict: one of that name is there.
+	AddAuthority(ctx context.Context, a AuthorityRow, f audit.Fact) error
+	// Authorities returns all of them, parents first.
+	Authorities(ctx context.Context) ([]AuthorityRow, error)
+	// AddEnrolment records a one-time token and its fact.
+	AddEnrolment(ctx context.Context, e Enrolment, f audit.Fact) error
+	// Enrolment returns a token, or ErrNotFound.
+	Enrolment(ctx context.Context, token uid.UID) (Enrolment, error)
+}
+
+// An AuthorityRow is an authority as it is stored.
+type AuthorityRow struct {
+	ID          int
+	Name        string
+	Purpose     Purpose
+	Site        byte
+	Parent      int // zero for a root
+	Certificate []byte
+	Key         string // name of its key in the KMS
+	CreatedAt   time.Time
+}

@@ -1,0 +1,58 @@
+package ledger
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// settleMargin is how long after its second an intent may still become visible: an issuance's deadline, many times over.
+const settleMargin = 10 * time.Minute
+
+// Abandon implements ca.Ledger. It reads only the serials made since the last run found everything settled, however
+// large the ledger is; a clock that went back makes it read from there.
+func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([]cert.Serial, error) {
+	upto := uid.Floor(uid.Certificate, l.site, before)
+	settled := uid.Floor(uid.Certificate, l.site, before.Add(-settleMargin))
+	gone, err := once(ctx, l.db, pgx.RowTo[[]byte], `
+		WITH gone AS (
+			INSERT INTO outcome (serial, at, signature)
+			SELECT i.serial, $4, NULL
+			FROM   intent i
+			WHERE  i.serial >= (SELECT least($2, coalesce((SELECT serial FROM settled WHERE site = $3), '\x00')))
+			AND    i.serial < $1
+			AND    NOT EXISTS (SELECT FROM outcome o WHERE o.serial = i.serial)
+			ON     CONFLICT DO NOTHING
+			RETURNING serial
+		), noted AS (
+			INSERT INTO fact (at, scope, what, actor, serial)
+			SELECT $4, i.scope, $5, $6, i.serial
+			FROM   gone JOIN intent i USING (serial)
+		), moved AS (
+			INSERT INTO settled (site, serial) VALUES ($3, $2)
+			ON     CONFLICT (site) DO UPDATE SET serial = excluded.serial
+		)
+		SELECT serial FROM gone`,
+		upto.Bytes(), settled.Bytes(), int16(l.site), f.At, f.What, f.Who.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return serials(gone)
+}
+
+func serials(rows [][]byte) ([]cert.Serial, error) {
+	out := make([]cert.Serial, 0, len(rows))
+	for _, b := range rows {
+		s, err := cert.SerialFromBytes(b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}

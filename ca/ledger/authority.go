@@ -1,0 +1,123 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// AddAuthority implements ca.Ledger.
+func (l *Ledger) AddAuthority(ctx context.Context, a ca.AuthorityRow, f audit.Fact) error {
+	var parent *int
+	if a.Parent != 0 {
+		parent = &a.Parent
+	}
+	err := l.recorded(ctx, f, `
+		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt)
+	switch postgres.Violated(err) {
+	case "authority_name_once", "authority_key_once":
+		return ca.ErrConflict
+	}
+	return err
+}
+
+// recorded runs a statement and notes its fact in one transaction and one round trip.
+func (l *Ledger) recorded(ctx context.Context, f audit.Fact, sql string, args ...any) error {
+	var b pgx.Batch
+	b.Queue(sql, args...)
+	b.Queue(audit.Insert, audit.Columns(f)...)
+	results := l.db.SendBatch(ctx, &b)
+	_, err1 := results.Exec()
+	_, err2 := results.Exec()
+	return errors.Join(err1, err2, results.Close())
+}
+
+// Authorities implements ca.Ledger.
+func (l *Ledger) Authorities(ctx context.Context) ([]ca.AuthorityRow, error) {
+	rows, err := l.db.Query(ctx, `
+		SELECT id, name, purpose, site, coalesce(parent, 0), certificate, key, created_at
+		FROM   authority
+		ORDER  BY id`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[ca.AuthorityRow])
+}
+
+// AddEnrolment implements ca.Ledger.
+func (l *Ledger) AddEnrolment(ctx context.Context, e ca.Enrolment, f audit.Fact) error {
+	names := make([]string, 0, len(e.Names))
+	for _, n := range e.Names {
+		names = append(names, n.String())
+	}
+	return l.recorded(ctx, f, `
+		INSERT INTO enrolment (token, hash, scope, profile, workload, names, made_at, expires_at)
+		SELECT $1, $2, s.id, $4, $5, $6, $7, $8
+		FROM   scope s
+		WHERE  s.path = $3`,
+		e.Token.Bytes(), e.Hash[:], e.Scope.String(), e.Profile, e.ID.String(), names, e.MadeAt, e.Expires)
+}
+
+// Enrolment implements ca.Ledger.
+func (l *Ledger) Enrolment(ctx context.Context, token uid.UID) (ca.Enrolment, error) {
+	var (
+		e         = ca.Enrolment{Token: token}
+		hash      []byte
+		scope, id string
+		names     []string
+	)
+	err := l.db.QueryRow(ctx, `
+		SELECT e.hash, s.path, e.profile, e.workload, e.names, e.made_at, e.expires_at
+		FROM   enrolment e JOIN scope s ON s.id = e.scope
+		WHERE  e.token = $1`, token.Bytes()).
+		Scan(&hash, &scope, &e.Profile, &id, &names, &e.MadeAt, &e.Expires)
+	if err != nil {
+		return ca.Enrolment{}, missing(err)
+	}
+	e.Hash = [32]byte(hash)
+	if e.Scope, err = identity.ParseScope(scope); err != nil {
+		return ca.Enrolment{}, err
+	}
+	if e.ID, err = identity.ParseID(id); err != nil {
+		return ca.Enrolment{}, err
+	}
+	for _, s := range names {
+		n, err := cert.ParseName(s)
+		if err != nil {
+			return ca.Enrolment{}, err
+		}
+		e.Names = append(e.Names, n)
+	}
+	return e, nil
+}
+
+// epochsAhead is how many epochs beyond the present have their partitions.
+const epochsAhead = 4
+
+// MakeEpochs makes the partitions of the epoch before now (intents begun just before it ended), of now's, and of
+// those ahead. It is safe to repeat and to run on several replicas. It returns how many tables it made.
+func (l *Ledger) MakeEpochs(ctx context.Context, now time.Time) (int, error) {
+	made := 0
+	err := postgres.Tx(ctx, l.db, func(tx pgx.Tx) error {
+		// Two replicas that make the same table at once would collide.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('segl make_epoch'))`); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `
+			SELECT coalesce(sum(make_epoch($1, e)), 0)
+			FROM   generate_series($2::integer, $3::integer) e`,
+			int(l.site), int(uid.EpochOf(now))-1, int(uid.EpochOf(now))+epochsAhead).Scan(&made)
+	})
+	return made, err
+}

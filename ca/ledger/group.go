@@ -1,0 +1,127 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/postgres"
+)
+
+// Group commit. Concurrent writes of one kind share a transaction: while one batch is being committed the next gathers, so
+// an idle ledger answers at once and a busy one commits many writes a round trip. No timer is involved.
+const (
+	groupSize    = 128
+	groupQueue   = 1024
+	groupWorkers = 2
+	groupTimeout = 10 * time.Second
+)
+
+// An asked is one write in a group. Its answer is ready when done is closed.
+type asked[T any] struct {
+	ctx   context.Context //nolint:containedctx // of the caller that waits: who has gone before the batch is left out
+	write T
+	err   error
+	done  chan struct{}
+}
+
+// A group gathers writes. run writes a batch in one transaction and sets each write's own err; an error that it returns
+// means that the whole transaction failed.
+type group[T any] struct {
+	queue chan *asked[T]
+	run   func(context.Context, []*asked[T]) error
+	wait  sync.WaitGroup
+}
+
+func newGroup[T any](run func(context.Context, []*asked[T]) error) *group[T] {
+	g := &group[T]{queue: make(chan *asked[T], groupQueue), run: run}
+	for range groupWorkers {
+		g.wait.Go(g.work)
+	}
+	return g
+}
+
+// do hands write to the group and waits for its transaction. When ctx ends while the batch is under way its outcome is
+// unknown to this caller.
+func (g *group[T]) do(ctx context.Context, write T) error {
+	a := &asked[T]{ctx: ctx, write: write, done: make(chan struct{})}
+	select {
+	case g.queue <- a:
+	default:
+		return fmt.Errorf("%w: %d writes are already waiting", ca.ErrUnavailable, groupQueue)
+	}
+	select {
+	case <-a.done:
+		return a.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the ledger: %w", ctx.Err())
+	}
+}
+
+// close ends the group after everything queued is answered. Nobody may call do any more.
+func (g *group[T]) close() {
+	close(g.queue)
+	g.wait.Wait()
+}
+
+func (g *group[T]) work() {
+	for first := range g.queue {
+		batch := []*asked[T]{first}
+	gather:
+		for len(batch) < groupSize {
+			select {
+			case next, ok := <-g.queue:
+				if !ok {
+					break gather
+				}
+				batch = append(batch, next)
+			default:
+				break gather
+			}
+		}
+		g.commit(batch)
+	}
+}
+
+// commit writes a batch. One bad write must not cost the others theirs: when the transaction is known to have failed,
+// each is tried by itself.
+func (g *group[T]) commit(batch []*asked[T]) {
+	live := batch[:0:0]
+	for _, a := range batch {
+		if a.err = a.ctx.Err(); a.err == nil {
+			live = append(live, a)
+		} else {
+			close(a.done)
+		}
+	}
+	err := g.try(live)
+	if err != nil && len(live) > 1 && !postgres.InDoubt(err) && !postgres.Unavailable(err) {
+		for _, a := range live {
+			if err := g.try([]*asked[T]{a}); err != nil {
+				a.err = err
+			}
+		}
+	} else if err != nil {
+		for _, a := range live {
+			a.err = err
+		}
+	}
+	for _, a := range live {
+		close(a.done)
+	}
+}
+
+func (g *group[T]) try(batch []*asked[T]) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout) // the batch belongs to no single caller
+	defer cancel()
+	err := g.run(ctx, batch)
+	if postgres.Unavailable(err) {
+		return fmt.Errorf("%w: %w", ca.ErrUnavailable, err)
+	}
+	return err
+}

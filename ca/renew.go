@@ -1,0 +1,109 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
+)
+
+// Renew makes the one successor of the certificate that who showed. It is a whole decision: profile, scope, name rights and
+// key are asked again, as if for the first time; only the names and the length of life come from the certificate. The
+// same key asked again gets the same successor; another key gets ErrConflict, naming it.
+func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (Certificate, error) {
+	if who.Serial.IsZero() {
+		return Certificate{}, &policy.Refusal{What: "renewal", Rule: "proof of possession", Remedy: "connect with the certificate that is to be renewed"}
+	}
+	old, err := a.Certificate(ctx, who.Serial)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("reading certificate %s: %w", who.Serial, err)
+	}
+	req := Request{
+		Scope: old.Scope, Profile: old.Profile, CSR: csr, What: audit.Renew,
+		Life: old.NotAfter.Sub(old.NotBefore) + time.Second, Origin: Origin{ID: old.Serial.UID()},
+	}
+	if err := sameNames(csr, old); err != nil {
+		return Certificate{}, a.refused(ctx, who, req, err)
+	}
+	req.CSR.Names, req.CSR.CommonName = old.Names, old.Role
+	if p, err := ProfileByName(old.Profile); err == nil {
+		req.Life = min(req.Life, p.Max)
+	}
+	if old.Revoked != nil {
+		return Certificate{}, a.refused(ctx, who, req, ErrCallerRevoked)
+	}
+	if !a.Now().Before(old.NotAfter.Add(time.Second)) {
+		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{What: "certificate " + old.Serial.String(), Rule: "its validity", Remedy: "it has expired: enrol again"})
+	}
+	return a.Issue(ctx, who, req)
+}
+
+// sameNames lets a renewal's CSR repeat the certificate's names or carry none: a renewal never adds one.
+func sameNames(csr cert.Request, old Certificate) error {
+	for _, n := range csr.Names {
+		if !slices.Contains(old.Names, n) {
+			return &policy.Refusal{What: n.String(), Rule: "renewal keeps the names", Remedy: "leave it out, or ask for a new certificate"}
+		}
+	}
+	return nil
+}
+
+// Revoke ends certificate s. The holder of the certificate, whoever may act in its scope, and operators may revoke; reasons
+// that speak of an authority are for operators. Revoking for keyCompromise blocks the key for ever. ErrAlreadyRevoked
+// leaves the first revocation as it was.
+func (a *CA) Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why cert.Reason) (Certificate, error) {
+	c, err := a.Certificate(ctx, s)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("reading certificate %s: %w", s, err)
+	}
+	fact := audit.Fact{At: a.Now(), Who: who, Scope: c.Scope, What: audit.Revoke, Serial: s, Why: why.String()}
+	if err := mayRevoke(who, c, why); err != nil {
+		fact.Refused, fact.Why = true, err.Rule
+		if ferr := a.Ledger.Refuse(context.WithoutCancel(ctx), fact); ferr != nil {
+			return Certificate{}, fmt.Errorf("recording a refusal (%s): %w", err.Rule, ferr)
+		}
+		return Certificate{}, err
+	}
+	r := Revocation{Serial: s, At: fact.At.Truncate(time.Second), Reason: why, Caller: who.Serial, Fact: fact}
+	if who.Serial == s {
+		r.Caller = cert.Serial{} // a certificate may always end itself; asking twice is ErrAlreadyRevoked
+	}
+	if why == cert.KeyCompromise {
+		r.BlockKey = c.Key
+	}
+	if err := a.Ledger.Revoke(ctx, r); err != nil {
+		if errors.Is(err, ErrAlreadyRevoked) {
+			return c, err
+		}
+		return Certificate{}, fmt.Errorf("revoking certificate %s: %w", s, err)
+	}
+	c.Revoked = &Revoked{At: r.At, Reason: why}
+	return c, nil
+}
+
+func mayRevoke(who identity.Caller, c Certificate, why cert.Reason) *policy.Refusal {
+	switch {
+	case who.Serial != c.Serial && !who.May(c.Scope):
+		return &policy.Refusal{What: "revoking " + c.Serial.String(), Rule: "the caller's scope, " + who.Scope.String(), Remedy: "ask whoever holds it, or an operator"}
+	case !who.Operator && !why.Subscriber():
+		return &policy.Refusal{What: "reason " + why.String(), Rule: "reasons a holder may give", Remedy: "use unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation"}
+	}
+	return nil
+}
+
+// Abandon ends the intents left open by a crash or a lost reply. It is the recover duty's work.
+func (a *CA) Abandon(ctx context.Context) ([]cert.Serial, error) {
+	now := a.Now()
+	f := audit.Fact{At: now, Who: identity.System("recover"), What: audit.Abandon}
+	gone, err := a.Ledger.Abandon(ctx, now.Add(-a.AbandonAfter), f)
+	if err != nil {
+		return nil, fmt.Errorf("abandoning open intents: %w", err)
+	}
+	return gone, nil
+}

@@ -1,0 +1,75 @@
+// Package audit has the word for what happened: a Fact, and the statement that writes facts down.
+//
+// A fact stands in the transaction of what it records, so the adapter that writes the one writes the other: there is no
+// audit service to call, and none that can be down. Facts hold who, for whom, where, what, whether it was allowed, and
+// why; never a key, a token or a request body. Rows are sealed later, in batches. The package does no I/O.
+package audit
+
+import (
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+)
+
+// What facts record. The words are stored.
+const (
+	Issue          = "certificate.issue"
+	Renew          = "certificate.renew"
+	Revoke         = "certificate.revoke"
+	Abandon        = "certificate.abandon"
+	EnrolmentMade  = "enrolment.make"
+	EnrolmentUsed  = "enrolment.use"
+	ScopeCreated   = "scope.create"
+	ScopeChanged   = "scope.change"
+	AuthorityMade  = "authority.create"
+	OperatorAdded  = "operator.add"
+	AccountCreated = "account.create"
+	AccountChanged = "account.change"
+)
+
+// A Fact is something that happened, or was refused.
+type Fact struct {
+	At      time.Time
+	Who     identity.Caller
+	Scope   identity.Scope // where; zero means nowhere in particular
+	What    string         // one of the words above
+	Refused bool
+	Serial  cert.Serial // the certificate it is about, or zero
+	Subject string      // what else it is about
+	Why     string      // the rule that refused, or the reason given
+}
+
+// Insert writes facts down; its arguments are Columns. A scope that does not exist leaves the column NULL: a refusal may
+// be about one.
+const Insert = `
+	INSERT INTO fact (at, scope, allowed, what, actor, act, serial, subject, why)
+	SELECT f.at, s.id, f.allowed, f.what, f.actor, nullif(f.act, ''), f.serial, nullif(f.subject, ''), nullif(f.why, '')
+	FROM   unnest($1::timestamptz[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[])
+	       AS f (at, scope, allowed, what, actor, act, serial, subject, why)
+	LEFT   JOIN scope s ON s.path = f.scope`
+
+// Columns turns facts into the arguments of Insert.
+func Columns(facts ...Fact) []any {
+	n := len(facts)
+	at, allowed, serial := make([]time.Time, n), make([]bool, n), make([][]byte, n)
+	scope, what, actor, act := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	subject, why := make([]string, n), make([]string, n)
+	for i, f := range facts {
+		at[i], scope[i], allowed[i], what[i] = f.At, f.Scope.String(), !f.Refused, f.What
+		actor[i], act[i], subject[i], why[i] = f.Who.Actor, f.Who.Act, clip(f.Subject), clip(f.Why)
+		if !f.Serial.IsZero() {
+			serial[i] = f.Serial.Bytes()
+		}
+	}
+	return []any{at, scope, allowed, what, actor, act, serial, subject, why}
+}
+
+// clip bounds what a stranger can write into the ledger.
+func clip(s string) string {
+	const most = 256
+	if len(s) <= most {
+		return s
+	}
+	return s[:most]
+}
