@@ -84,6 +84,9 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err != nil {
 		return plan{}, err
 	}
+	if err := a.ours(names); err != nil {
+		return plan{}, err
+	}
 	if err := chain.Allow(names...); err != nil {
 		return plan{}, err
 	}
@@ -100,6 +103,17 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 		return plan{}, err
 	}
 	return plan{p, auth, auth.templates[p.Name], names, role, life}, nil
+}
+
+// ours refuses identities of another trust domain: nobody would know whose word they are (SPIFFE-ID §2.1).
+func (a *CA) ours(names []cert.Name) error {
+	for _, n := range names {
+		id, err := identity.ParseID(n.Value())
+		if n.Kind() == cert.URI && (err != nil || id.Domain() != a.TrustDomain) {
+			return &policy.Refusal{What: n.String(), Rule: "the trust domain", Remedy: "identities here begin spiffe://" + a.TrustDomain + "/"}
+		}
+	}
+	return nil
 }
 
 // attempt runs the cycle once, from now.

@@ -89,7 +89,9 @@ func ProfileByName(name string) (*Profile, error) {
 }
 
 // backdate is how far before now a certificate of the given life begins, for holders and peers whose clocks lag.
-func backdate(life time.Duration) time.Duration { return min(time.Minute, life/10).Truncate(time.Second) }
+func backdate(life time.Duration) time.Duration {
+	return min(time.Minute, life/10).Truncate(time.Second)
+}
 
 // life settles how long a certificate lives: what was asked, or the profile's default.
 func (p *Profile) life(asked time.Duration) (time.Duration, error) {

@@ -30,7 +30,9 @@ type Caller struct {
 }
 
 // System returns the caller for periodic work of our own, such as "duty:recover".
-func System(duty string) Caller { return Caller{Actor: "duty:" + duty, Scope: Platform, Operator: true} }
+func System(duty string) Caller {
+	return Caller{Actor: "duty:" + duty, Scope: Platform, Operator: true}
+}
 
 // May reports whether c belongs at or above s, or is an operator.
 func (c Caller) May(s Scope) bool { return c.Operator || c.Scope.Contains(s) }
