@@ -1,0 +1,59 @@
+// Package ocsp answers whether a certificate is good, now (RFC 6960, RFC 5019, RFC 9654).
+//
+// Answers come from ledger facts and are signed by a delegated responder of the authority asked about, whose key lives in
+// memory only and whose certificate is short-lived (RFC 6960 §4.2.2.2). A certificate is good when the ledger holds its
+// signature and no revocation; revoked when revoked or abandoned; unknown when it was never intended. Where the ledger
+// cannot be asked, or the intent is still open, the answer is tryLater.
+//
+// Invariant: good is never said on doubt, nor after Drop has returned for a revoked serial. Answers without a nonce are
+// kept in a bounded cache for a short while; a missed notice costs no more than that while. Requests are read and answers
+// written by hand, without reflection: this is the service's hottest path. A Responder is safe for concurrent use.
+package ocsp
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// A State is what the ledger holds of a serial.
+type State uint8
+
+// The states.
+const (
+	Unknown State = iota // never intended
+	Open                 // intended; neither signed nor abandoned yet
+	Good                 // signed, and not revoked
+	Revoked              // revoked or abandoned
+)
+
+// A Status is a state with what belongs to it.
+type Status struct {
+	State     State
+	Authority int         // that was to sign it
+	At        time.Time   // of the revocation or abandonment
+	Reason    cert.Reason // of the revocation; Unspecified for what was abandoned
+}
+
+// Ledger is what answers are made from.
+type Ledger interface {
+	// Status returns what is known of each serial, at an instant after the call began. A serial that is missing from the
+	// result was never intended. An error means that nobody knows.
+	Status(ctx context.Context, serials []cert.Serial) (map[cert.Serial]Status, error)
+}
+
+// Enroller gives responders their certificates.
+type Enroller interface {
+	// Enrol returns a certificate, in DER, of profile ocsp-responder by the authority for the public key. It is in the
+	// ledger when it returns.
+	Enrol(ctx context.Context, authority int, key crypto.PublicKey) ([]byte, error)
+}
+
+// An Authority is one whose certificates are answered for here.
+type Authority struct {
+	ID          int
+	Certificate *x509.Certificate
+}
