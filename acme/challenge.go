@@ -1,0 +1,76 @@
+package acme
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// A Method is a way to prove control of an identifier: a challenge type.
+type Method string
+
+// The methods.
+const (
+	HTTP01    Method = "http-01"     // RFC 8555 §8.3
+	DNS01     Method = "dns-01"      // RFC 8555 §8.4
+	TLSALPN01 Method = "tls-alpn-01" // RFC 8737
+)
+
+// ParseMethod reads a challenge type.
+func ParseMethod(s string) (Method, error) {
+	switch m := Method(s); m {
+	case HTTP01, DNS01, TLSALPN01:
+		return m, nil
+	}
+	return "", fmt.Errorf("challenge type %.40q: want http-01, dns-01 or tls-alpn-01", s)
+}
+
+// MethodsFor returns the methods that may prove control of name, in the order in which they are offered.
+func MethodsFor(name cert.Name) []Method {
+	switch {
+	case name.Wildcard():
+		// RFC 8555 §7.1.3: whoever answers for one host has not shown control of all; only the zone shows that.
+		return []Method{DNS01}
+	case name.Kind() == cert.DNS:
+		return []Method{HTTP01, DNS01, TLSALPN01}
+	case name.Kind() == cert.IP:
+		// RFC 8738 §7: "The "dns-01" challenge … MUST NOT be used to validate IP addresses."
+		return []Method{HTTP01, TLSALPN01}
+	}
+	return nil
+}
+
+// A Check is what a Validator is asked: does whoever controls Name show KeyAuthorization by Method?
+type Check struct {
+	Name             cert.Name // may be a wildcard, with DNS01 only
+	Method           Method
+	Token            string
+	KeyAuthorization string // RFC 8555 §8.1
+}
+
+// Digest returns the SHA-256 of the key authorization, as dns-01 and tls-alpn-01 show it.
+func (c Check) Digest() [sha256.Size]byte { return sha256.Sum256([]byte(c.KeyAuthorization)) }
+
+// Record returns the value that a dns-01 TXT record must have (RFC 8555 §8.4).
+func (c Check) Record() string {
+	d := c.Digest()
+	return base64.RawURLEncoding.EncodeToString(d[:])
+}
+
+// Evidence is what a Validator saw when a Check succeeded.
+type Evidence struct {
+	// Remote is the address that answered: the host's, or for dns-01 the resolver's.
+	Remote netip.AddrPort
+	// Via are the URLs of the redirects that were followed on the way.
+	Via []string
+}
+
+// A Validator performs checks. It gives up when ctx ends. The Problem's detail goes to the client as it is, so that it
+// must not tell what the client could not see from outside. Implementations are safe for concurrent use.
+type Validator interface {
+	Validate(ctx context.Context, c Check) (Evidence, *Problem)
+}
