@@ -21,7 +21,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 
 		"kms":     {Domain, []string{"internal/cert"}, nil},
-		"ca/tbs":  {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
+		"ca/tbs":  {Domain, []string{"internal/cert", "ca/lint", "kms"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca/lint": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca": {
 			Domain,
@@ -34,11 +34,10 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"migrations":                     {Plumbing, nil, nil},
-		"internal/postgres":              {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
-		"internal/postgres/cluster":      {Plumbing, nil, []string{"golang.org/x/sys"}},
-		"internal/postgres/postgrestest": {Testing, []string{Anything}, []string{pgx}},
-		"internal/duty":                  {Plumbing, []string{"internal/postgres"}, []string{pgx}},
+		"migrations":                {Plumbing, nil, nil},
+		"internal/postgres":         {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
+		"internal/postgres/cluster": {Plumbing, nil, []string{"golang.org/x/sys"}},
+		"internal/duty":             {Plumbing, []string{"internal/postgres"}, []string{pgx}},
 		"internal/web": {
 			Plumbing,
 			[]string{"internal/cert", "internal/identity", "internal/policy"},
@@ -55,7 +54,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"ca", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
 			[]string{pgx},
 		},
-		"ca/crl":  {Adapter, []string{"ca", "ca/lint", "internal/cert", "kms"}, []string{"golang.org/x/crypto"}},
+		"ca/crl":  {Adapter, []string{"ca", "ca/lint", "internal/cert", "internal/uid", "kms"}, []string{"golang.org/x/crypto"}},
 		"ca/ocsp": {Adapter, []string{"ca", "ca/lint", "internal/cert", "kms"}, []string{"golang.org/x/crypto"}},
 		"acme/store": {
 			Adapter,
@@ -68,7 +67,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"internal/selfcert": {
 			Adapter,
 			[]string{"internal/cert", "internal/identity", "internal/postgres"},
-			[]string{pgx, "github.com/caddyserver/certmagic"},
+			[]string{pgx, "github.com/caddyserver/certmagic", "go.uber.org/zap"},
 		},
 
 		"ca/api": {
@@ -84,9 +83,13 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3"}},
 
-		"acme/jws/jwstest":  {Testing, []string{Anything}, []string{gojws}},
-		"kms/kmstest":       {Testing, []string{Anything}, nil},
-		"internal/layers":   {Testing, nil, nil},
-		"internal/sqlstyle": {Testing, []string{"internal/layers"}, nil},
+		"acme/jws/jwstest":               {Layer: Testing},
+		"acme/validate/dnstest":          {Layer: Testing},
+		"internal/layers":                {Layer: Testing},
+		"internal/pkitest":               {Layer: Testing},
+		"internal/postgres/postgrestest": {Layer: Testing},
+		"internal/sqlstyle":              {Layer: Testing},
+		"internal/web/webtest":           {Layer: Testing},
+		"kms/kmstest":                    {Layer: Testing},
 	}
 }
