@@ -34,7 +34,8 @@ func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([
 			SELECT $4, i.scope, $5, $6, i.serial
 			FROM   gone JOIN intent i USING (serial)
 		), moved AS (
-			INSERT INTO settled (site, serial) VALUES ($3, $2)
+			INSERT INTO settled (site, serial)
+			VALUES ($3, $2)
 			ON     CONFLICT (site) DO UPDATE SET serial = excluded.serial
 		)
 		SELECT serial FROM gone`,

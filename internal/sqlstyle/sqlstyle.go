@@ -92,11 +92,24 @@ func begins(before []word, w word, text string) bool {
 
 func unnamedColumns(words []word) []string {
 	var wrong []string
-	for i, w := range words[:max(0, len(words)-1)] {
-		star := words[i+1]
-		if star.text == "*" && (w.text == "SELECT" || w.text == "RETURNING" || w.text == ".") {
+	for i, star := range words {
+		if star.text != "*" || i == 0 {
+			continue
+		}
+		switch before := words[i-1].text; {
+		case before == "SELECT", before == "RETURNING", before == "." && i > 1 && !namesColumns(words, words[i-2].text):
 			wrong = append(wrong, fmt.Sprintf("%d: *: name the columns", star.line))
 		}
 	}
 	return wrong
+}
+
+// namesColumns reports whether a statement says itself what a's columns are, as in unnest(…) AS a (serial, at).
+func namesColumns(words []word, a string) bool {
+	for i := 2; i < len(words); i++ {
+		if words[i-2].text == "AS" && words[i-1].text == a && words[i].text == "(" {
+			return true
+		}
+	}
+	return false
 }
