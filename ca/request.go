@@ -58,6 +58,7 @@ type Certificate struct {
 	IssuedAt  time.Time
 	DER       []byte
 	Chain     [][]byte // the authorities above it, nearest first, without the root
+	Origin    uid.UID  // why it exists, or zero
 	// Revoked is nil while the certificate stands.
 	Revoked *Revoked
 }

@@ -115,6 +115,7 @@ CREATE TABLE intent (
     scope      integer     NOT NULL,
     profile    text        NOT NULL,
     tbs        bytea       NOT NULL,
+    origin     bytea       NULL,
     CONSTRAINT intent_pk PRIMARY KEY (serial),
     CONSTRAINT intent_serial_is_18_octets CHECK (octet_length(serial) = 18)
 ) PARTITION BY RANGE (serial);

@@ -116,8 +116,8 @@ func (l *Ledger) intend(ctx context.Context, batch []*asked[ca.Intent]) error {
 			ON     CONFLICT DO NOTHING
 			RETURNING serial
 		), recorded AS (
-			INSERT INTO intent (serial, not_after, authority, scope, profile, tbs)
-			SELECT serial, not_after, authority, scope_id, profile, tbs
+			INSERT INTO intent (serial, not_after, authority, scope, profile, tbs, origin)
+			SELECT serial, not_after, authority, scope_id, profile, tbs, origin
 			FROM   ask
 			WHERE  revoked IS NULL AND blocked IS NULL
 			AND    (origin IS NULL OR serial IN (SELECT serial FROM claimed))

@@ -14,7 +14,7 @@ import (
 )
 
 // recordColumns are those of row, of an intent i with its scope s, outcome o and revocation r.
-const recordColumns = `i.serial, i.not_after, i.authority, s.path, i.profile, i.tbs, o.at, o.signature, r.revoked_at, r.reason`
+const recordColumns = `i.serial, i.not_after, i.authority, s.path, i.profile, i.tbs, i.origin, o.at, o.signature, r.revoked_at, r.reason`
 
 const recordTables = `
 	JOIN scope s ON s.id = i.scope
@@ -28,6 +28,7 @@ type row struct {
 	Scope     string
 	Profile   string
 	TBS       []byte
+	Origin    []byte
 	At        *time.Time
 	Signature []byte
 	RevokedAt *time.Time
@@ -45,6 +46,11 @@ func (r row) record() (ca.Record, error) {
 	}
 	rec := ca.Record{
 		Intent: ca.Intent{Serial: serial, Authority: r.Authority, Scope: scope, Profile: r.Profile, NotAfter: r.NotAfter, TBS: r.TBS},
+	}
+	if r.Origin != nil {
+		if rec.Origin.ID, err = uid.FromBytes(r.Origin); err != nil {
+			return ca.Record{}, err
+		}
 	}
 	if r.At != nil {
 		rec.At, rec.Signature, rec.Abandoned = r.At.UTC(), r.Signature, r.Signature == nil
@@ -130,7 +136,7 @@ func (l *Ledger) Select(ctx context.Context, q ca.Query) ([]ca.Record, error) {
 		SELECT `+recordColumns+`
 		FROM   scope s
 		CROSS  JOIN LATERAL (
-			SELECT c.serial, c.not_after, c.authority, c.profile, c.tbs
+			SELECT c.serial, c.not_after, c.authority, c.profile, c.tbs, c.origin
 			FROM   intent c
 			WHERE  c.scope = s.id
 			AND    (c.not_after, c.serial) > ($3, $4)
