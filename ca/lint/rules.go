@@ -108,20 +108,17 @@ func emptyName(name []byte) bool { return len(name) <= 2 }
 // RFC 5280 §4.1.2.5: "MUST always encode certificate validity dates through the year 2049 as UTCTime; certificate validity
 // dates in 2050 or later MUST be encoded as GeneralizedTime", both with seconds and Z.
 func (t instant) time() (time.Time, bool) {
-	var v time.Time
-	var err error
-	switch t.tag {
-	case asn1.UTCTime:
-		if len(t.text) != len("060102150405Z") {
-			return v, false
-		}
-		v, err = time.Parse("20060102150405Z", century(t.text)+string(t.text))
-		return v, err == nil
-	case asn1.GeneralizedTime:
-		v, err = time.Parse("20060102150405Z", string(t.text))
-		return v, err == nil && v.Year() >= 2050
+	const layout = "20060102150405Z"
+	text := string(t.text)
+	if t.tag == asn1.UTCTime && len(text) == len(layout)-len("20") {
+		text = century(t.text) + text
+	} else if t.tag != asn1.GeneralizedTime {
+		return time.Time{}, false
 	}
-	return v, false
+	v, err := time.Parse(layout, text)
+	// time.Parse lets a fraction through.
+	ok := err == nil && len(text) == len(layout) && (t.tag == asn1.UTCTime || v.Year() >= 2050)
+	return v, ok
 }
 
 // century: RFC 5280 §4.1.2.5.1: "Where YY is greater than or equal to 50, the year SHALL be interpreted as 19YY".
