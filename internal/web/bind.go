@@ -42,25 +42,21 @@ func (p *plan) walk(t reflect.Type, above []int) {
 		f := t.Field(i)
 		index := append(append([]int(nil), above...), i)
 		from, names := source(f.Tag)
-		json, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		member, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
-		case f.Anonymous && f.Type.Kind() == reflect.Struct && from == "" && json == "":
+		case f.Anonymous && f.Type.Kind() == reflect.Struct && from == "" && member == "":
 			p.walk(f.Type, index)
+		case !f.IsExported() || member == "" || (from != "") != (member == "-"):
+			panic(fmt.Sprintf(`web: internal error: %s.%s: want an exported field tagged json, or path, query or header and json:"-"`, t, f.Name))
 		case from != "":
-			if json != "-" || !f.IsExported() {
-				panic(fmt.Sprintf(`web: internal error: %s.%s comes from the %s: export it and tag it json:"-" too`, t, f.Name, from))
-			}
 			for _, n := range names {
 				p.query[n] = p.query[n] || from == "query"
 			}
 			p.fields = append(p.fields, field{index, from, names, f.Tag.Get("default"), from + " parameter " + names[0], setter(f)})
-		case f.IsExported() && json != "-":
-			if json == "" {
-				panic(fmt.Sprintf("web: internal error: %s.%s: say where it comes from with a tag", t, f.Name))
-			}
+		default:
 			p.members = true
 			if f.Tag.Get("required") == "true" {
-				p.required = append(p.required, field{index: index, name: json})
+				p.required = append(p.required, field{index: index, name: member})
 			}
 		}
 	}

@@ -38,7 +38,7 @@ type call struct {
 
 // ServeHTTP serves one request: it names it, routes it, bounds it, and writes it down.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{ResponseWriter: w, server: s, begun: time.Now(), id: requestID(r)}
+	c := &call{ResponseWriter: w, server: s, begun: s.now(), id: requestID(r)}
 	c.peer, _ = r.Context().Value(peerKey{}).(*peer)
 	if c.peer == nil {
 		c.peer = &peer{}
@@ -176,7 +176,7 @@ func (c *call) finish() {
 	case c.status == 0:
 		c.status = http.StatusOK
 	}
-	elapsed := time.Since(c.begun)
+	elapsed := c.server.now().Sub(c.begun)
 	route := "none"
 	if c.route != nil {
 		route = c.route.Path

@@ -28,7 +28,6 @@ type Clients struct {
 	// Admit, where there, is asked at every request of a named caller, as whether the certificate has been revoked. It
 	// must be quick. Its error is the answer.
 	Admit func(context.Context, identity.Caller) error
-	Now   func() time.Time
 }
 
 // A peer is one connection: who is at its other end, found out once.
@@ -57,11 +56,11 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 var errNoCertificate = errors.New("no client certificate was shown")
 
 // caller returns who is at the other end, verifying the chain if nobody has yet.
-func (p *peer) caller(cs *tls.ConnectionState, k *Clients) (identity.Caller, error) {
+func (p *peer) caller(cs *tls.ConnectionState, k *Clients, now time.Time) (identity.Caller, error) {
 	if k == nil || cs == nil || len(cs.PeerCertificates) == 0 {
 		return identity.Caller{}, errNoCertificate
 	}
-	now, roots := k.Now(), k.Roots()
+	roots := k.Roots()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.roots != roots || (p.why == nil && now.After(p.until)) {
@@ -111,7 +110,7 @@ func explainChain(leaf *x509.Certificate, err error) error {
 
 // name finds out who asks, and whether the route admits them.
 func (c *call) name(a Access) error {
-	who, err := c.peer.caller(c.r.TLS, c.server.clients)
+	who, err := c.peer.caller(c.r.TLS, c.server.clients, c.begun)
 	if err == nil && c.server.clients.Admit != nil {
 		if refusal := c.server.clients.Admit(c.r.Context(), who); refusal != nil && a != Anyone {
 			return refusal

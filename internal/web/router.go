@@ -109,7 +109,7 @@ func (p *place) values(c *call, raw []string) (verb string, ok bool) {
 		if last && (len(p.verbs) > 1 || p.verbs[""] == nil) {
 			v, verb, _ = strings.Cut(v, ":")
 		}
-		if !(last && p.rest) && (v == "" || strings.Contains(v, "/")) {
+		if whole := !last || !p.rest; whole && (v == "" || strings.Contains(v, "/")) {
 			return "", false
 		}
 		c.params[i] = v

@@ -36,15 +36,13 @@ func Run(ctx context.Context, h *Health, d Drain, all ...Listening) error {
 	}
 	<-ctx.Done()
 	h.Drain()
-	if d.Notice > 0 {
-		time.Sleep(d.Notice)
-	}
+	<-time.After(d.Notice)
 	orElse(&d.Within, 30*time.Second)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
 	defer cancel()
-	errs = append(errs, shutdown(end, all))
+	cut := shutdown(end, all)
 	serving.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, cut)...)
 }
 
 // shutdown drains all but the last together, then the last.

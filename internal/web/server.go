@@ -21,6 +21,7 @@ type Config struct {
 	Log     *slog.Logger
 	Level   slog.Level // of the line each request leaves; a 500 leaves an error
 	Metrics *Metrics
+	Now     func() time.Time
 
 	MaxBody        int64         // of a request, octets: 128 KiB
 	MaxHeader      int           // of a request's header, octets: 16 KiB
@@ -51,24 +52,25 @@ type Server struct {
 	conns   *connections
 	maxBody int64
 	timeout time.Duration
+	now     func() time.Time
 }
 
 // NewServer returns a server of doors that is not yet listening. It panics on routes that cannot be mounted: they are
 // written by us.
 func NewServer(cfg Config, doors ...Door) (*Server, error) {
-	if cfg.Name == "" || cfg.Log == nil || cfg.Metrics == nil {
-		return nil, errors.New("making a server: Name, Log and Metrics are needed")
+	if cfg.Name == "" || cfg.Log == nil || cfg.Metrics == nil || cfg.Now == nil {
+		return nil, errors.New("making a server: Name, Log, Metrics and Now are needed")
 	}
 	if cfg.TLS != nil && cfg.TLS.MinVersion != 0 && cfg.TLS.MinVersion < tls.VersionTLS12 {
 		return nil, fmt.Errorf("making server %s: TLS below 1.2 is not spoken (RFC 8996)", cfg.Name)
 	}
-	if cfg.Clients != nil && (cfg.TLS == nil || cfg.Clients.Roots == nil || cfg.Clients.Now == nil || cfg.Clients.Domain == "") {
-		return nil, fmt.Errorf("making server %s: Clients needs TLS, Roots, Domain and Now", cfg.Name)
+	if cfg.Clients != nil && (cfg.TLS == nil || cfg.Clients.Roots == nil || cfg.Clients.Domain == "") {
+		return nil, fmt.Errorf("making server %s: Clients needs TLS, Roots and Domain", cfg.Name)
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
 		name: cfg.Name, log: cfg.Log, level: cfg.Level, clients: cfg.Clients, metrics: cfg.Metrics,
-		maxBody: cfg.MaxBody, timeout: cfg.HandlerTimeout, conns: newConnections(cfg.MaxConnections),
+		maxBody: cfg.MaxBody, timeout: cfg.HandlerTimeout, conns: newConnections(cfg.MaxConnections), now: cfg.Now,
 	}
 	s.strays = s.metrics.observers(s.name, Route{Method: "any", Path: "none"})
 	s.metrics.watch(s.name, s.conns)
@@ -116,7 +118,7 @@ func (cfg *Config) tlsConfig() *tls.Config {
 		c.MinVersion = tls.VersionTLS13
 	}
 	if cfg.Clients != nil {
-		c.ClientAuth, c.Time = tls.RequestClientCert, cfg.Clients.Now // verified by Clients, which says why
+		c.ClientAuth, c.Time = tls.RequestClientCert, cfg.Now // verified by Clients, which says why
 	}
 	return c
 }

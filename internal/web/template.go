@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -31,18 +32,22 @@ func parseTemplate(s string) template {
 			t.shape += seg
 			continue
 		}
-		name, verb, ok := strings.Cut(seg[1:], "}")
-		name, rest := strings.CutSuffix(name, "...")
-		if !ok || name == "" || (verb != "" && (!last || verb[0] != ':' || len(verb) == 1)) || (rest && (!last || verb != "")) {
+		if !last && !between.MatchString(seg) || !parameter.MatchString(seg) {
 			panic(fmt.Sprintf("web: internal error: path %q: segment %q is no parameter", s, seg))
 		}
-		t.params = append(t.params, name)
-		t.rest, t.verb = rest, strings.TrimPrefix(verb, ":")
-		if rest {
+		m := parameter.FindStringSubmatch(seg)
+		t.params = append(t.params, m[1])
+		t.rest, t.verb = m[2] != "", m[3]
+		if t.rest {
 			t.path, t.shape = t.path+"*", t.shape+"*"
 		} else {
-			t.path, t.shape = t.path+":"+name, t.shape+":"
+			t.path, t.shape = t.path+":"+m[1], t.shape+":"
 		}
 	}
 	return t
 }
+
+var (
+	between   = regexp.MustCompile(`^\{\w+\}$`)                             // {name}
+	parameter = regexp.MustCompile(`^\{(\w+)(?:(\.\.\.)\}|\}(?::(\w+))?)$`) // {name}, {name...} or {name}:verb
+)

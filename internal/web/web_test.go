@@ -221,10 +221,10 @@ func newRig(t testing.TB, change func(*web.Config)) *rig {
 		c.DNSNames, c.ExtKeyUsage = []string{"localhost"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	})
 	cfg := web.Config{
-		Name: "service", Log: slog.New(slog.NewJSONHandler(&locked{w: r.log}, nil)), Metrics: web.NewMetrics(r.metrics),
+		Name: "service", Log: slog.New(slog.NewJSONHandler(&locked{w: r.log}, nil)), Metrics: web.NewMetrics(r.metrics), Now: clock,
 		TLS: &web.TLS{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &host, nil }},
 		Clients: &web.Clients{
-			Roots: func() *x509.CertPool { return r.ca.pool }, Domain: "test", Now: clock,
+			Roots: func() *x509.CertPool { return r.ca.pool }, Domain: "test",
 			Operators: func(id identity.ID) bool { return id.String() == operatorID },
 			Admit: func(_ context.Context, who identity.Caller) error {
 				if r.revoked[who.Actor] {

@@ -36,14 +36,14 @@ type Clients func(t *testing.T, name string) (c *http.Client, base string)
 type exchange struct {
 	name, as        string
 	line            int
-	request, answer    []string
+	request, answer []string
 	absent          []string
 }
 
 // Play runs every exchange of file in order, each as a subtest. Names in vars are replaced in it: "$NAME" by its value.
 func Play(t *testing.T, file string, vars map[string]string, clients Clients) {
 	t.Helper()
-	raw, err := os.ReadFile(file) //nolint:gosec // a file of the test's own
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,8 +99,8 @@ func (x *exchange) play(t *testing.T, file string, c *http.Client, base string) 
 	if err != nil {
 		t.Fatalf("%s:%d: %v", file, x.line, err)
 	}
-	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
 	if err != nil {
 		t.Fatalf("%s:%d: reading the answer: %v", file, x.line, err)
 	}
