@@ -93,6 +93,8 @@ type Ledger interface {
 	ByOrigin(ctx context.Context, id uid.UID) (Record, error)
 	// BySerial returns what became of an intent, or ErrNotFound.
 	BySerial(ctx context.Context, s cert.Serial) (Record, error)
+	// Stands returns nil for a certificate that was issued and is not revoked, else ErrNotFound or ErrCallerRevoked.
+	Stands(ctx context.Context, s cert.Serial) error
 	// Select returns completed certificates.
 	Select(ctx context.Context, q Query) ([]Record, error)
 	// Revoke records r once. ErrNotFound, ErrAlreadyRevoked, ErrCallerRevoked.

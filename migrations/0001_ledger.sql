@@ -160,7 +160,7 @@ CREATE TABLE revocation (
 ) PARTITION BY RANGE (serial);
 CREATE INDEX revocation_by_scope ON revocation (scope, serial);
 CREATE INDEX revocation_by_transaction ON revocation (authority, xid);
-COMMENT ON TABLE revocation IS 'Certificates that are no longer good. Abandoned intents count as revoked without a row here.';
+COMMENT ON TABLE revocation IS 'Serials that are no longer good: revoked certificates and abandoned intents.';
 
 CREATE TABLE blocked_key (
     key    bytea       NOT NULL,
@@ -235,6 +235,11 @@ VALUES ('intent', 16, NULL),
        ('origin', 48, NULL),
        ('enrolment', 48, NULL),
        ('fact', NULL, NULL);
+
+CREATE FUNCTION epoch_of(identifier bytea) RETURNS integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN ((get_byte(identifier, 2)::bigint << 24) + (get_byte(identifier, 3) << 16) + (get_byte(identifier, 4) << 8) + get_byte(identifier, 5)) / 604800;
+COMMENT ON FUNCTION epoch_of IS 'The epoch in which an 18-octet identifier was made.';
 
 -- +goose StatementBegin
 CREATE FUNCTION make_epoch(for_site integer, for_epoch integer) RETURNS integer

@@ -19,7 +19,7 @@ const settleMargin = 10 * time.Minute
 func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([]cert.Serial, error) {
 	upto := uid.Floor(uid.Certificate, l.site, before)
 	settled := uid.Floor(uid.Certificate, l.site, before.Add(-settleMargin))
-	gone, err := once(ctx, l.db, pgx.RowTo[[]byte], `
+	gone, err := once(ctx, l.db, firstColumn, `
 		WITH gone AS (
 			INSERT INTO outcome (serial, at, signature)
 			SELECT i.serial, $4, NULL
@@ -33,17 +33,28 @@ func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([
 			INSERT INTO fact (at, scope, what, actor, serial)
 			SELECT $4, i.scope, $5, $6, i.serial
 			FROM   gone JOIN intent i USING (serial)
+		), ended AS (
+			INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
+			SELECT i.serial, date_trunc('second', $4::timestamptz), i.authority, i.scope, 0
+			FROM   gone JOIN intent i USING (serial)
+			RETURNING serial
 		), moved AS (
 			INSERT INTO settled (site, serial)
 			VALUES ($3, $2)
 			ON     CONFLICT (site) DO UPDATE SET serial = excluded.serial
 		)
-		SELECT serial FROM gone`,
+		SELECT serial, pg_notify('`+RevokedChannel+`', encode(serial, 'hex'))::text FROM ended`,
 		upto.Bytes(), settled.Bytes(), int16(l.site), f.At, f.What, f.Who.Actor)
 	if err != nil {
 		return nil, err
 	}
 	return serials(gone)
+}
+
+// firstColumn reads a serial and leaves the rest, such as the void result of a notice.
+func firstColumn(r pgx.CollectableRow) (serial []byte, err error) {
+	var notice *string
+	return serial, r.Scan(&serial, &notice)
 }
 
 func serials(rows [][]byte) ([]cert.Serial, error) {
