@@ -110,7 +110,7 @@ func TestPoolRecoversByItself(t *testing.T) {
 			p := kms.NewPool(h, limits)
 			_ = sign(p)
 			h.hang.Store(false) // new calls are answered; the first stays lost
-			time.Sleep(limits.Cooldown)
+			<-time.After(limits.Cooldown)
 			if err := sign(p); err != nil {
 				t.Error(err)
 			}
@@ -131,7 +131,7 @@ func TestPoolTriesAHungKeyLessAndLessOften(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			waits = append(waits, kms.RetryAfter(err))
-			time.Sleep(kms.RetryAfter(err))
+			<-time.After(kms.RetryAfter(err))
 		}
 		want := []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60}
 		for i := range want {
@@ -149,7 +149,7 @@ func TestPoolLetsOneCallTry(t *testing.T) {
 		h.hang.Store(true)
 		p := kms.NewPool(h, limits)
 		_ = sign(p)
-		time.Sleep(limits.Cooldown)
+		<-time.After(limits.Cooldown)
 		before := h.calls.Load()
 		refused := make(chan error, 3)
 		for range 3 {
@@ -177,7 +177,7 @@ func TestPoolLosesABoundedNumberOfCalls(t *testing.T) {
 			if err := sign(p); !errors.Is(err, kms.ErrUnavailable) {
 				t.Fatalf("got %v", err)
 			}
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 		}
 		if n := h.calls.Load(); n > 32+int64(limits.Workers) {
 			t.Errorf("%d calls hang", n)
