@@ -121,3 +121,25 @@ func (l *Ledger) MakeEpochs(ctx context.Context, now time.Time) (int, error) {
 	})
 	return made, err
 }
+
+// requestsKept is how long an Idempotency-Key is remembered.
+const requestsKept = 24 * time.Hour
+
+// ForgetRequests drops the origins of direct requests whose Idempotency-Key has had its day.
+func (l *Ledger) ForgetRequests(ctx context.Context, now time.Time) error {
+	_, err := l.db.Exec(ctx, `
+		DELETE FROM origin_request
+		WHERE  serial < $1`,
+		uid.Floor(uid.Certificate, l.site, now.Add(-requestsKept)).Bytes())
+	return err
+}
+
+// EpochsAhead returns how many epochs after now's have their partitions.
+func (l *Ledger) EpochsAhead(ctx context.Context, now time.Time) (ahead int, err error) {
+	err = l.db.QueryRow(ctx, `
+		SELECT count(*)
+		FROM   generate_series($2::integer + 1, $2::integer + $3) e
+		WHERE  to_regclass('intent_10_s' || $1::integer || '_e' || e) IS NOT NULL`,
+		int(l.site), int(uid.EpochOf(now)), epochsAhead).Scan(&ahead)
+	return ahead, err
+}

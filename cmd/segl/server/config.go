@@ -1,0 +1,203 @@
+// Package server wires one running segl: from a configuration to four listeners and the duties behind them.
+//
+// It decides nothing itself. Open reads top to bottom in the order things depend on each other, Run serves until its
+// context ends, and Close lets go in reverse. Dev does the same around a private Postgres, with a demo tenant.
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
+)
+
+// A Config is the whole configuration of `segl serve`, as YAML. An unknown key is an error. Nothing here is a secret:
+// secrets are named by file. Changes need a restart.
+type Config struct {
+	// Site is this site's number, 1 to 255. No two sites may share one: it is in every serial.
+	Site int `yaml:"site"`
+	// TrustDomain is the first part of every SPIFFE ID issued here, such as dataverket.example.
+	TrustDomain string `yaml:"trust_domain"`
+
+	Database Database `yaml:"database"`
+	// PassphraseFile holds the passphrase that opens the keys. A systemd credential is one such file; it may not be
+	// readable by others.
+	PassphraseFile string `yaml:"passphrase_file"`
+
+	// Listen says where each listener accepts connections, as host:port. Port 0 picks a free one.
+	Listen Listen `yaml:"listen"`
+	// URLs are the base URLs handed out, as clients reach the listeners; default: the listeners' own addresses. The
+	// public one stands in every certificate and must not change while any is valid.
+	URLs URLs `yaml:"urls"`
+
+	ACME ACME `yaml:"acme"`
+	// Drain is how long requests under way may take after SIGTERM. Default 30s.
+	Drain time.Duration `yaml:"drain"`
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `yaml:"log_level"`
+
+	// clock is added to the machine's; only segl dev sets it.
+	clock time.Duration
+	// loopback lets ACME validation reach loopback addresses; only segl dev sets it.
+	loopback bool
+	// names are further host names of the listeners' own certificate; only segl dev sets them.
+	names []string
+}
+
+// Database says where the ledger is.
+type Database struct {
+	// URL is a postgres:// URL or a libpq keyword string; several hosts are tried for the one that takes writes. Leave the
+	// password out and use a passfile or a client certificate, or use URLFile.
+	URL string `yaml:"url"`
+	// URLFile is a file that holds the URL, in place of URL.
+	URLFile string `yaml:"url_file"`
+	// MaxConns bounds the pool. Default: four a core, at least ten.
+	MaxConns int32 `yaml:"max_conns"`
+	// AllowUnsafe names the durability checks to let pass, such as fsync. Default none.
+	AllowUnsafe []string `yaml:"allow_unsafe"`
+}
+
+// Listen has an address per listener.
+type Listen struct {
+	Service  string `yaml:"service"`  // tenants: REST, ACME. Default :8443
+	Operator string `yaml:"operator"` // platform: REST. Default :9443
+	Public   string `yaml:"public"`   // plain HTTP: CRL, OCSP, issuers, bundle. Default :8080
+	Private  string `yaml:"private"`  // plain HTTP: health, metrics, profiles; loopback only. Default 127.0.0.1:9090
+}
+
+// URLs has a base URL per listener that others are sent to.
+type URLs struct {
+	Service  string `yaml:"service"`
+	Operator string `yaml:"operator"`
+	Public   string `yaml:"public"`
+}
+
+// ACME says how control over names is validated.
+type ACME struct {
+	HTTPPort int    `yaml:"http_port"` // where http-01 connects. Default 80; only tests change it
+	TLSPort  int    `yaml:"tls_port"`  // where tls-alpn-01 connects. Default 443; only tests change it
+	Resolver string `yaml:"resolver"`  // DNS server that validation asks, host:port. Default: the system's
+	// Allow are address ranges that validation may reach although they are private or loopback. Link-local addresses and
+	// our own listeners stay out of reach.
+	Allow []netip.Prefix `yaml:"allow"`
+}
+
+const maxConfig = 1 << 20
+
+// Load reads and checks a configuration file.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	var c Config
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("checking configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// check fills in the defaults and refuses what cannot work, saying which key and what it wants.
+func (c *Config) check() error {
+	orElse(&c.Listen.Service, ":8443")
+	orElse(&c.Listen.Operator, ":9443")
+	orElse(&c.Listen.Public, ":8080")
+	orElse(&c.Listen.Private, "127.0.0.1:9090")
+	orElse(&c.LogLevel, "info")
+	orElse(&c.ACME.HTTPPort, 80)
+	orElse(&c.ACME.TLSPort, 443)
+	orElse(&c.Drain, 30*time.Second)
+	if _, err := identity.NewID(c.TrustDomain, identity.Platform, "check"); err != nil {
+		return fmt.Errorf("trust_domain: %w", err)
+	}
+	if _, err := postgres.ParseUnsafe(c.Database.AllowUnsafe); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	switch {
+	case c.Site < 1 || c.Site > 255:
+		return fmt.Errorf("site: %d: want 1 to 255, another number for each site", c.Site)
+	case (c.Database.URL == "") == (c.Database.URLFile == ""):
+		return errors.New("database: want either url or url_file")
+	case c.PassphraseFile == "":
+		return errors.New("passphrase_file: want the file whose passphrase opens the keys")
+	}
+	for key, u := range map[string]*string{"urls.service": &c.URLs.Service, "urls.operator": &c.URLs.Operator, "urls.public": &c.URLs.Public} {
+		if err := checkURL(key, u); err != nil {
+			return err
+		}
+	}
+	_, err := c.level()
+	return err
+}
+
+func orElse[T comparable](v *T, other T) {
+	var zero T
+	if *v == zero {
+		*v = other
+	}
+}
+
+func checkURL(key string, s *string) error {
+	if *s == "" {
+		return nil
+	}
+	*s = strings.TrimRight(*s, "/")
+	u, err := url.Parse(*s)
+	want := "https"
+	if key == "urls.public" {
+		want = "http" // RFC 5280 §8: a list fetched over https may need the very list to be fetched
+	}
+	if err != nil || u.Scheme != want || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("%s: %q: want %s://host[:port][/path]", key, *s, want)
+	}
+	return nil
+}
+
+func (c *Config) level() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return l, fmt.Errorf("log_level: %q: want debug, info, warn or error", c.LogLevel)
+	}
+	return l, nil
+}
+
+// databaseURL returns the URL, from its file if that is where it is.
+func (c *Config) databaseURL() (string, error) {
+	if c.Database.URLFile == "" {
+		return c.Database.URL, nil
+	}
+	b, err := os.ReadFile(c.Database.URLFile)
+	if err != nil {
+		return "", fmt.Errorf("reading database.url_file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// now returns the process's one clock.
+func (c *Config) now() func() time.Time {
+	if c.clock == 0 {
+		return time.Now
+	}
+	return func() time.Time { return time.Now().Add(c.clock) }
+}

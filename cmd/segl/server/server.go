@@ -1,0 +1,333 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/ledger"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/postgres"
+	"codeberg.org/dataverket/segl/internal/selfcert"
+	"codeberg.org/dataverket/segl/internal/tenancy"
+	"codeberg.org/dataverket/segl/internal/web"
+	"codeberg.org/dataverket/segl/kms/softkms"
+	"codeberg.org/dataverket/segl/migrations"
+)
+
+// unlogged are the tables that are meant to be empty after a crash: nonces, which must then all be void.
+var unlogged = []string{"acme_boot", "acme_nonce"}
+
+// A Server is one running segl. Open makes one and Run serves it.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	db       *postgres.DB
+	ledger   *ledger.Ledger
+	scopes   *tenancy.Registry
+	keyring  *softkms.Keyring
+	ca       *ca.CA
+	standing *ca.Standing
+	roots    *x509.CertPool
+	registry *prometheus.Registry
+	metrics  *web.Metrics
+	selfcert *selfcert.Source
+	health   *web.Health
+	status   *status
+	acme     *acmeSide
+	listen   listeners
+	duties   []duty.Duty
+	revoked  chan struct{} // wakes the CRL duty
+}
+
+// Migrate brings the schema of the configured database up to this program's.
+func Migrate(ctx context.Context, cfg Config) error {
+	u, err := cfg.databaseURL()
+	if err != nil {
+		return err
+	}
+	return postgres.Migrate(ctx, u, migrations.FS)
+}
+
+// Open brings everything up to the point where Run can serve: schema, ledger, keys, authorities, listeners. Opening is
+// where a database, a passphrase or a key that cannot be trusted is refused.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (s *Server, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("checking configuration: %w", err)
+	}
+	s = &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1)}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.metrics = web.NewMetrics(s.registry)
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, step := range []func(context.Context) error{
+		s.openDatabase, s.openListeners, s.openLedger, s.openKeys, s.openCA, s.openStatus, s.openACME, s.openCertificates,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.addHealth()
+	return s, nil
+}
+
+func (s *Server) openDatabase(ctx context.Context) error {
+	u, err := s.cfg.databaseURL()
+	if err != nil {
+		return err
+	}
+	if err := postgres.Migrate(ctx, u, migrations.FS); err != nil {
+		return err
+	}
+	s.db, err = postgres.Open(ctx, postgres.Config{URL: u, MaxConns: s.cfg.Database.MaxConns})
+	if err != nil {
+		return err
+	}
+	return s.checkDurability(ctx)
+}
+
+func (s *Server) checkDurability(ctx context.Context) error {
+	allow, err := postgres.ParseUnsafe(s.cfg.Database.AllowUnsafe)
+	if err != nil {
+		return err
+	}
+	return postgres.CheckDurability(ctx, s.db, allow, unlogged...)
+}
+
+// openLedger readies the partitions before anything can be written, and the scopes.
+func (s *Server) openLedger(ctx context.Context) error {
+	s.ledger = ledger.New(s.db, byte(s.cfg.Site)) //nolint:gosec // checked
+	if _, err := s.ledger.MakeEpochs(ctx, s.now()); err != nil {
+		return fmt.Errorf("making the ledger's partitions: %w", err)
+	}
+	var err error
+	if s.scopes, err = tenancy.Open(ctx, s.db, s.now); err != nil {
+		return err
+	}
+	return s.ownRights(ctx)
+}
+
+// ownRights lets the platform bear the names of its own listeners, and no others.
+func (s *Server) ownRights(ctx context.Context) error {
+	want := policy.Rights{DNS: []string{}, IP: []string{}, SPIFFE: []string{"*"}}
+	for _, name := range s.ownNames() {
+		if net.ParseIP(name) != nil {
+			want.IP = append(want.IP, name)
+		} else {
+			want.DNS = append(want.DNS, name)
+		}
+	}
+	who := identity.System("start")
+	has, err := s.scopes.Scope(identity.Platform)
+	if errors.Is(err, tenancy.ErrNotFound) {
+		_, err = s.scopes.Create(ctx, who, identity.Platform, want)
+		if errors.Is(err, tenancy.ErrExists) { // another replica was faster
+			return s.scopes.Reload(ctx)
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if merged, changed := merge(has.Rights, want); changed {
+		_, err = s.scopes.SetRights(ctx, who, identity.Platform, merged)
+	}
+	return err
+}
+
+// ownNames are the hosts of the base URLs that clients are given, and those that only dev adds.
+func (s *Server) ownNames() []string {
+	var names []string
+	seen := map[string]bool{}
+	add := func(host string) {
+		if host != "" && !seen[host] {
+			seen[host] = true
+			names = append(names, host)
+		}
+	}
+	for _, base := range []string{s.cfg.URLs.Service, s.cfg.URLs.Operator} {
+		if u, err := url.Parse(base); err == nil {
+			add(u.Hostname())
+		}
+	}
+	for _, n := range s.cfg.names {
+		add(n)
+	}
+	return names
+}
+
+func (s *Server) openKeys(ctx context.Context) error {
+	pass, err := softkms.ReadPassphrase(s.cfg.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	s.keyring, err = softkms.Open(ctx, softkms.Config{DB: s.db, Passphrase: pass, Now: s.now})
+	return err
+}
+
+func (s *Server) openCA(ctx context.Context) error {
+	observed := observe(s.ledger, s.registry)
+	var err error
+	s.ca, err = ca.New(ca.Config{
+		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Now: s.now, //nolint:gosec // checked
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.ca.Found(ctx, s.keyring); err != nil {
+		return err
+	}
+	s.standing = ca.NewStanding(observed, s.now)
+	s.roots = x509.NewCertPool()
+	for _, r := range s.ca.Roots() {
+		s.roots.AddCert(r)
+	}
+	s.duties = append(s.duties,
+		duty.Duty{Name: "recover", Every: 5 * time.Second, Once: func(ctx context.Context, _ int64) error {
+			gone, err := s.ca.Abandon(ctx)
+			for _, serial := range gone {
+				s.log.Warn("intent abandoned", "serial", serial.String())
+			}
+			return err
+		}},
+		duty.Duty{Name: "epochs", Every: time.Hour, Once: func(ctx context.Context, _ int64) error {
+			made, err := s.ledger.MakeEpochs(ctx, s.now())
+			if made > 0 {
+				s.log.Info("partitions made", "count", made)
+			}
+			return errors.Join(err, s.ledger.ForgetRequests(ctx, s.now()))
+		}},
+	)
+	return nil
+}
+
+// openCertificates gets the listeners' own certificates, from our own authority.
+func (s *Server) openCertificates(ctx context.Context) error {
+	var err error
+	s.selfcert, err = selfcert.New(selfcert.Config{
+		DB: s.db, Authority: own{s.ca}, Sealer: s.keyring, DefaultName: s.ownNames()[0], Now: s.now, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	return s.selfcert.Manage(ctx, s.ownNames())
+}
+
+// Run serves until ctx ends, then drains. ready is called once every listener answers.
+func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop()
+	for _, d := range s.duties {
+		background.Go(func() { duty.Run(ctx, s.db, d, s.log) })
+	}
+	background.Go(func() { s.hear(ctx) })
+	background.Go(func() { s.selfcert.Run(ctx) })
+	s.acme.run(ctx, &background)
+
+	all, err := s.servers()
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	background.Go(func() {
+		if err := s.answering(ctx); err != nil {
+			failed <- err
+			stop()
+			return
+		}
+		failed <- ready(s.listen.addresses(s.cfg))
+	})
+	err = web.Run(ctx, s.health, web.Drain{Within: s.cfg.Drain}, all...)
+	select {
+	case readyErr := <-failed:
+		return errors.Join(err, readyErr)
+	default:
+		return err
+	}
+}
+
+// hear acts on notices from other replicas. A connection that was lost may have missed some: everything is read again.
+func (s *Server) hear(ctx context.Context) {
+	postgres.Listen(ctx, s.db, postgres.Listener{
+		Channels: []string{ledger.RevokedChannel, tenancy.Channel},
+		Connected: func() {
+			s.standing.Drop(cert.Serial{})
+			s.status.dropAll()
+			s.reloadScopes(ctx)
+		},
+		Notice: func(channel, payload string) {
+			switch channel {
+			case ledger.RevokedChannel:
+				if serial, err := cert.ParseSerial(payload); err == nil {
+					s.standing.Drop(serial)
+					s.status.drop(serial)
+				}
+				select {
+				case s.revoked <- struct{}{}:
+				default: // already woken
+				}
+			case tenancy.Channel:
+				s.reloadScopes(ctx)
+			}
+		},
+		Log: s.log,
+	})
+}
+
+func (s *Server) reloadScopes(ctx context.Context) {
+	if err := s.scopes.Reload(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("scopes not reloaded", "err", err)
+	}
+}
+
+// Close lets go of everything that Open took. Run has returned by then.
+func (s *Server) Close() {
+	s.listen.close()
+	if s.selfcert != nil {
+		s.selfcert.Close()
+	}
+	if s.ledger != nil {
+		s.ledger.Close()
+	}
+	if s.db != nil {
+		s.db.Close()
+	}
+}
+
+func merge(has, want policy.Rights) (policy.Rights, bool) {
+	changed := false
+	union := func(a, b []string) []string {
+		out := append([]string{}, a...)
+		for _, v := range b {
+			found := false
+			for _, o := range out {
+				found = found || o == v
+			}
+			if !found {
+				out, changed = append(out, v), true
+			}
+		}
+		return out
+	}
+	return policy.Rights{DNS: union(has.DNS, want.DNS), IP: union(has.IP, want.IP), SPIFFE: union(has.SPIFFE, want.SPIFFE)}, changed
+}
