@@ -13,6 +13,7 @@ import (
 // A plan says where the fields of a request struct come from. It is made once for each type.
 type plan struct {
 	fields   []field
+	params   []Param
 	query    map[string]bool
 	members  bool // some fields come from the body
 	required []field
@@ -51,6 +52,7 @@ func (p *plan) walk(t reflect.Type, above []int) {
 		case from != "":
 			for _, n := range names {
 				p.query[n] = p.query[n] || from == "query"
+				p.params = append(p.params, Param{n, from, f})
 			}
 			p.fields = append(p.fields, field{index, from, names, f.Tag.Get("default"), from + " parameter " + names[0], setter(f)})
 		default:

@@ -101,6 +101,9 @@ func (c *call) answer(out any) error {
 	if x, ok := out.(interface{ Header(http.Header) }); ok {
 		x.Header(h)
 	}
+	if x, ok := out.(interface{ Cause() error }); ok {
+		c.err = x.Cause()
+	}
 	if _, none := out.(Nothing); none {
 		c.WriteHeader(max(c.route.Status, http.StatusNoContent))
 		return nil
@@ -126,8 +129,8 @@ func (c *call) fail(err error) {
 		c.err = err // too late to say, or nobody is there to hear
 		return
 	}
-	if seconds, ok := RetryAfter(err); ok {
-		c.Header().Set("Retry-After", strconv.Itoa(seconds))
+	if seconds, ok := RetryAfter(err); ok || p.after > 0 {
+		c.Header().Set("Retry-After", strconv.Itoa(max(seconds, p.after)))
 	} else if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		c.Header().Set("Retry-After", "1") // RFC 9110 §15.6.4: whoever says 503 may say when; ours always do
 	}

@@ -25,6 +25,8 @@ type Problem struct {
 	Instance string `json:"instance,omitempty"` // urn:segl:request:<id>: the same id is in the log and in the facts
 	Rule     string `json:"rule,omitempty"`     // which rule decided
 	Remedy   string `json:"remedy,omitempty"`   // what to do about it
+
+	after int // seconds, for Retry-After
 }
 
 // A Fault is a refusal that a door makes itself, before any domain is asked. All of it is shown.
@@ -46,6 +48,7 @@ type Row struct {
 	Name   string // the last part of the type
 	Title  string
 	Remedy string // what to do about it, where the error does not say
+	After  int    // seconds after which asking again makes sense, where the error does not say; 0 is none
 }
 
 func (r *Row) matches(err error) bool {
@@ -61,11 +64,11 @@ func (r *Row) matches(err error) bool {
 // What a row of 500 and above matched is shown by its title and remedy only: the cause is ours to read in the log.
 func (t Table) Explain(err error) (p Problem, expected bool) {
 	if f, ok := errors.AsType[*Fault](err); ok {
-		return Problem{ProblemPrefix + f.Name, f.Title, f.Status, f.Detail, "", f.Rule, f.Remedy}, true
+		return Problem{ProblemPrefix + f.Name, f.Title, f.Status, f.Detail, "", f.Rule, f.Remedy, 0}, true
 	}
 	for i := range t {
 		if row := &t[i]; row.matches(err) {
-			p := Problem{Type: ProblemPrefix + row.Name, Title: row.Title, Status: row.Status, Remedy: row.Remedy}
+			p := Problem{Type: ProblemPrefix + row.Name, Title: row.Title, Status: row.Status, Remedy: row.Remedy, after: row.After}
 			if row.Status < http.StatusInternalServerError {
 				p.Detail = err.Error()
 			}

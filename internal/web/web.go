@@ -58,6 +58,7 @@ type Door struct {
 // A Handler serves one route. JSON and Raw make one.
 type Handler struct {
 	in, out reflect.Type
+	params  []Param
 	serve   func(*call) error
 }
 
@@ -67,6 +68,33 @@ func (h Handler) In() reflect.Type { return h.in }
 // Out returns the type that a JSON handler encodes, else nil.
 func (h Handler) Out() reflect.Type { return h.out }
 
+// A Param is a parameter of a route, for a description of the API.
+type Param struct {
+	Name  string
+	In    string              // path, query or header
+	Field reflect.StructField // that it fills, with its tags; zero where a Raw handler reads it itself
+}
+
+// Params returns the parameters of r: those of its path in order, then those its handler binds.
+func (r Route) Params() []Param {
+	var out []Param
+	for _, name := range parseTemplate(r.Path).params {
+		p := Param{Name: name, In: "path"}
+		for _, bound := range r.Handler.params {
+			if bound.In == "path" && bound.Name == name {
+				p = bound
+			}
+		}
+		out = append(out, p)
+	}
+	for _, bound := range r.Handler.params {
+		if bound.In != "path" {
+			out = append(out, bound)
+		}
+	}
+	return out
+}
+
 // Nothing is the answer of a JSON handler that has none: 204 and no body.
 type Nothing struct{}
 
@@ -75,10 +103,11 @@ type Nothing struct{}
 // Fields of Req tagged path, query or header come from there (and must be tagged json:"-" too); the others are members of
 // the body, a JSON object (RFC 8259) of type application/json. Unknown members and query parameters are refused by name;
 // members tagged required:"true" must be there. JSON panics where Req cannot be bound: that is a fault of the program.
-// If Resp has a method Header(http.Header), it may add header fields such as Location.
+// If Resp has a method Header(http.Header), it may add header fields such as Location; if it has a method Cause() error, the
+// log gets what that returns: for answers that say of a part that it failed.
 func JSON[Req, Resp any](fn func(ctx context.Context, who identity.Caller, in Req) (Resp, error)) Handler {
 	plan := newPlan(reflect.TypeFor[Req]())
-	return Handler{in: reflect.TypeFor[Req](), out: reflect.TypeFor[Resp](), serve: func(c *call) error {
+	return Handler{in: reflect.TypeFor[Req](), out: reflect.TypeFor[Resp](), params: plan.params, serve: func(c *call) error {
 		var in Req
 		if err := plan.bind(c, reflect.ValueOf(&in).Elem()); err != nil {
 			return err

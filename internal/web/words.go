@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -94,3 +96,35 @@ func (t *Time) UnmarshalText(b []byte) error {
 	t.Time = v.UTC()
 	return nil
 }
+
+// A Duration is a span of time on the wire: a number with a unit, as in 90m, 24h or 7d; units may be combined, as in
+// 1h30m. A day is 24 hours. The zero Duration is none.
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler. Nothing and what is below zero are refused.
+func (d *Duration) UnmarshalText(b []byte) error {
+	refuse := func() error { return fmt.Errorf("duration %.30q: want a positive one such as 90m, 24h or 7d", b) }
+	text, days := string(b), time.Duration(0)
+	if n, rest, ok := strings.Cut(text, "d"); ok {
+		v, err := strconv.ParseUint(n, 10, 12)
+		if err != nil {
+			return refuse()
+		}
+		days, text = time.Duration(v)*24*time.Hour, rest
+	}
+	var v time.Duration
+	if text != "" {
+		var err error
+		if v, err = time.ParseDuration(text); err != nil || v < 0 {
+			return refuse()
+		}
+	}
+	if days+v <= 0 {
+		return refuse()
+	}
+	*d = Duration(days + v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }

@@ -1,0 +1,209 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/web"
+)
+
+// find returns a certificate that who may see: its own, one of its scope or below, or any for an operator. Of others it
+// says that they are not there.
+func (d *door) find(ctx context.Context, who identity.Caller, in named) (ca.Certificate, error) {
+	c, err := d.CA.Certificate(ctx, in.Serial)
+	if err != nil {
+		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", in.Serial, err)
+	}
+	own := who.Serial == c.Serial
+	if !own && !who.May(c.Scope) || !in.Scope.IsZero() && !in.Scope.Contains(c.Scope) {
+		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", in.Serial, ca.ErrNotFound)
+	}
+	return c, nil
+}
+
+// ShowRequest names a certificate.
+type ShowRequest struct{ named }
+
+func (d *door) show(ctx context.Context, who identity.Caller, in ShowRequest) (Certificate, error) {
+	c, err := d.find(ctx, who, in.named)
+	if err != nil {
+		return Certificate{}, err
+	}
+	return d.certificate(c), nil
+}
+
+// A Filter narrows a list of certificates.
+type Filter struct {
+	ExpiresBefore web.Time `json:"-" query:"expires_before" description:"Only those that end before this."`
+	ExpiresAfter  web.Time `json:"-" query:"expires_after" description:"Only those that end at this or after."`
+	Revoked       bool     `json:"-" query:"revoked" description:"Only revoked ones."`
+}
+
+// ListRequest asks for the certificates of a scope.
+type ListRequest struct {
+	place
+	Filter
+	web.Page
+}
+
+// ListAllRequest asks for the certificates of all scopes.
+type ListAllRequest struct {
+	Filter
+	web.Page
+}
+
+// CertificateList is a part of a list. There is more while it has a next_page_token.
+type CertificateList struct {
+	Certificates  []Summary   `json:"certificates" required:"true"`
+	NextPageToken *web.Cursor `json:"next_page_token,omitempty"`
+}
+
+func (d *door) list(ctx context.Context, who identity.Caller, in ListRequest) (CertificateList, error) {
+	return d.selected(ctx, who, in.Scope, in.Filter, in.Page)
+}
+
+func (d *door) listAll(ctx context.Context, who identity.Caller, in ListAllRequest) (CertificateList, error) {
+	return d.selected(ctx, who, identity.Scope{}, in.Filter, in.Page)
+}
+
+func (d *door) selected(ctx context.Context, who identity.Caller, s identity.Scope, f Filter, p web.Page) (CertificateList, error) {
+	q := ca.Query{
+		Scope: s, ExpiringBefore: f.ExpiresBefore.Time, ExpiringAfter: f.ExpiresAfter.Time, Revoked: f.Revoked, Limit: p.Size + 1,
+	}
+	var err error
+	if q.After, err = readCursor(p.Token); err != nil {
+		return CertificateList{}, err
+	}
+	found, err := d.CA.Select(ctx, who, q)
+	if err != nil {
+		return CertificateList{}, err
+	}
+	out := CertificateList{Certificates: make([]Summary, 0, len(found))}
+	for i, c := range found {
+		if i == p.Size {
+			next := cursorAt(found[i-1])
+			out.NextPageToken = &next
+			break
+		}
+		out.Certificates = append(out.Certificates, d.summary(c))
+	}
+	return out, nil
+}
+
+// cursorAt is where a list goes on after c: the instant of its end and its serial.
+func cursorAt(c ca.Certificate) web.Cursor {
+	return web.CursorAt(append(binary.BigEndian.AppendUint64(nil, uint64(c.NotAfter.Unix())), c.Serial.Bytes()...)) //nolint:gosec // after 1970
+}
+
+func readCursor(c web.Cursor) (ca.Cursor, error) {
+	at := c.At()
+	if len(at) == 0 {
+		return ca.Cursor{}, nil
+	}
+	const instant = 8
+	if len(at) < instant {
+		return ca.Cursor{}, errToken()
+	}
+	serial, err := cert.SerialFromBytes(at[instant:])
+	if err != nil {
+		return ca.Cursor{}, errToken()
+	}
+	return ca.Cursor{NotAfter: time.Unix(int64(binary.BigEndian.Uint64(at)), 0).UTC(), Serial: serial}, nil //nolint:gosec // the database refuses what no year holds
+}
+
+func errToken() error {
+	return &web.Fault{
+		Status: http.StatusBadRequest, Name: "invalid-parameter", Title: "A parameter cannot be read",
+		Detail: "query parameter page_token: not one of this list", Remedy: "begin again without it",
+	}
+}
+
+// FactsRequest asks for facts.
+type FactsRequest struct {
+	web.Page
+	Scope  string   `json:"-" query:"scope" description:"Only those of this scope and below."`
+	What   string   `json:"-" query:"what" description:"Only those of this kind, as in certificate.issue."`
+	Actor  string   `json:"-" query:"actor" description:"Only what this one did."`
+	Serial string   `json:"-" query:"serial" description:"Only those about this certificate."`
+	Since  web.Time `json:"-" query:"since" description:"Only those of then or later."`
+}
+
+// Fact is something that happened, or was refused.
+type Fact struct {
+	ID      string   `json:"id" required:"true"`
+	At      web.Time `json:"at" required:"true"`
+	What    string   `json:"what" required:"true"`
+	Allowed bool     `json:"allowed" required:"true"`
+	Actor   string   `json:"actor" required:"true"`
+	Act     string   `json:"act,omitempty" description:"Who really acted, where the actor was delegated to (RFC 8693 §4.1)."`
+	Scope   string   `json:"scope,omitempty"`
+	Serial  string   `json:"serial,omitempty"`
+	Subject string   `json:"subject,omitempty"`
+	Why     string   `json:"why,omitempty"`
+}
+
+// FactList is a part of the list of facts. It always has a next_page_token: facts never end.
+type FactList struct {
+	Facts         []Fact     `json:"facts" required:"true"`
+	NextPageToken web.Cursor `json:"next_page_token" required:"true"`
+}
+
+func (d *door) facts(ctx context.Context, _ identity.Caller, in FactsRequest) (FactList, error) {
+	q := audit.Query{What: in.What, Actor: in.Actor, Since: in.Since.Time, Limit: in.Size}
+	var err error
+	if in.Scope != "" {
+		if q.Scope, err = identity.ParseScope(in.Scope); err != nil {
+			return FactList{}, badParameter("scope", err)
+		}
+	}
+	if in.Serial != "" {
+		if q.Serial, err = cert.ParseSerial(in.Serial); err != nil {
+			return FactList{}, badParameter("serial", err)
+		}
+	}
+	if q.After, err = readPosition(in.Token); err != nil {
+		return FactList{}, err
+	}
+	entries, err := d.Facts.Read(ctx, q)
+	if err != nil {
+		return FactList{}, err
+	}
+	out := FactList{Facts: make([]Fact, 0, len(entries)), NextPageToken: in.Token}
+	for _, e := range entries {
+		f := Fact{
+			ID: e.Position.String(), At: web.Time{Time: e.At}, What: e.What, Allowed: !e.Refused, Actor: e.Who.Actor, Act: e.Who.Act,
+			Scope: e.Scope.String(), Subject: e.Subject, Why: e.Why,
+		}
+		if !e.Serial.IsZero() {
+			f.Serial = e.Serial.String()
+		}
+		out.Facts = append(out.Facts, f)
+		out.NextPageToken = web.CursorAt([]byte(e.Position.String()))
+	}
+	return out, nil
+}
+
+func readPosition(c web.Cursor) (audit.Position, error) {
+	if len(c.At()) == 0 {
+		return audit.Position{}, nil
+	}
+	p, err := audit.ParsePosition(string(c.At()))
+	if err != nil {
+		return audit.Position{}, errToken()
+	}
+	return p, nil
+}
+
+func badParameter(name string, err error) error {
+	return &web.Fault{
+		Status: http.StatusBadRequest, Name: "invalid-parameter", Title: "A parameter cannot be read",
+		Detail: "query parameter " + name + ": " + err.Error(), Remedy: "see /openapi.json",
+	}
+}
