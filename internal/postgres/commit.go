@@ -146,7 +146,7 @@ type failedBatch struct{ err error }
 
 func (b failedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, b.err }
 func (b failedBatch) Query() (pgx.Rows, error)         { return nil, b.err }
-func (b failedBatch) QueryRow() pgx.Row                { return failedRow{b.err} }
+func (b failedBatch) QueryRow() pgx.Row                { return failedRow(b) }
 func (b failedBatch) Tx() pgx.Tx                       { return nil }
 func (b failedBatch) Close() error                     { return b.err }
 

@@ -20,7 +20,8 @@ func allow(t *testing.T, names ...string) postgres.Unsafe {
 
 func TestADatabaseThatKeepsItsWordIsAccepted(t *testing.T) {
 	db := postgrestest.Connect(t, postgrestest.Cluster(t, nil).URL())
-	exec(t, db, `CREATE UNLOGGED TABLE meant (n integer) PARTITION BY RANGE (n)`)
+	exec(t, db, `CREATE TABLE meant (n integer) PARTITION BY RANGE (n)`)
+	// Since PostgreSQL 18 only the partitions of such a table may be unlogged.
 	exec(t, db, `CREATE UNLOGGED TABLE meant_1 PARTITION OF meant FOR VALUES FROM (1) TO (2)`)
 	if err := postgres.CheckDurability(t.Context(), db, postgres.Unsafe{}, "meant", "acme_boot", "acme_nonce"); err != nil {
 		t.Error(err)

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -70,7 +71,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("starting private Postgres: %w", err)
 	}
 	ready := make(chan error, 1)
-	go c.supervise(ready)
+	go c.supervise(context.WithoutCancel(ctx), ready)
 	select {
 	case err = <-ready:
 	case <-ctx.Done():
@@ -134,8 +135,11 @@ func (c *Cluster) SuperuserURL() string { return c.url(superuser) }
 
 // url spells out what libpq and pgx would otherwise take from PG* variables.
 func (c *Cluster) url(user string) string {
-	q := url.Values{"host": {c.paths.socket}, "port": {port}, "sslmode": {"disable"}}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, c.password), Path: "/" + database, RawQuery: q.Encode()}
+	// One parameter, with its slashes as they are: the URL stands in shell files and needs no quoting there.
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword(user, c.password), Host: ":" + port, Path: "/" + database,
+		RawQuery: "host=" + strings.ReplaceAll(url.QueryEscape(c.paths.socket), "%2F", "/"),
+	}
 	return u.String()
 }
 

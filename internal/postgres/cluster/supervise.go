@@ -5,14 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -24,14 +19,13 @@ const (
 	restartWait = 200 * time.Millisecond
 	restartMost = 10 * time.Second
 	restarts    = 12 // failed in a row, about a minute
-	logKept     = 8 << 20
 )
 
 // supervise runs Postgres until Stop, again whenever it dies. It tells ready how the first start went.
 //
 // The goroutine stays on one thread, and that thread ends with it: the death signal is tied to the thread that starts the
 // child (PR_SET_PDEATHSIG, prctl(2)), so it may not end before.
-func (c *Cluster) supervise(ready chan<- error) {
+func (c *Cluster) supervise(ctx context.Context, ready chan<- error) {
 	runtime.LockOSThread()
 	defer close(c.stopped)
 	first, failed := true, 0
@@ -63,11 +57,9 @@ func (c *Cluster) supervise(ready chan<- error) {
 		if !c.pause(min(restartWait<<failed, restartMost)) {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), stopPolite)
 		if err := c.stopLeftover(ctx); err != nil {
 			c.log.Warn("private postgres left processes", "err", err)
 		}
-		cancel()
 	}
 }
 
@@ -122,7 +114,7 @@ func (c *Cluster) postmaster(ready func()) (wasReady bool, err error) {
 	ready()
 	select {
 	case err := <-ended:
-		return true, fmt.Errorf("postgres ended by itself: %w", errors.Join(err))
+		return true, fmt.Errorf("postgres ended by itself: %w", orZero(err))
 	case <-c.stopping:
 		return true, shutDown(cmd.Process, ended)
 	}
@@ -137,10 +129,7 @@ func (c *Cluster) awaitReady(pid int, ended <-chan error) error {
 	for {
 		select {
 		case err := <-ended:
-			if err == nil {
-				err = errors.New("exit status 0")
-			}
-			return fmt.Errorf("postgres ended: %w", err)
+			return fmt.Errorf("postgres ended: %w", orZero(err))
 		case <-c.stopping:
 			return errors.Join(errors.New("stopped while starting"), shutDown(&process, ended))
 		case <-late:
@@ -153,7 +142,15 @@ func (c *Cluster) awaitReady(pid int, ended <-chan error) error {
 	}
 }
 
-// shutDown asks ever less politely (https://www.postgresql.org/docs/current/server-shutdown.html).
+// orZero says of a process that ended well but unasked what os/exec leaves unsaid.
+func orZero(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+// shutDown asks ever less politely, and returns how Postgres ended (https://www.postgresql.org/docs/current/server-shutdown.html).
 func shutDown(p *os.Process, ended <-chan error) error {
 	for _, step := range []struct {
 		sig  syscall.Signal
@@ -163,103 +160,19 @@ func shutDown(p *os.Process, ended <-chan error) error {
 			return err
 		}
 		select {
-		case <-ended:
-			return nil
+		case err := <-ended:
+			return err
 		case <-time.After(step.wait):
 		}
 	}
 	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-ended
-	return nil
+	return <-ended
 }
 
 func (c *Cluster) setPid(pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pid = pid
-}
-
-// args are the server's settings, on its command line so that the data directory holds none that a later version of this
-// program would have to change.
-func (c *Cluster) args() []string {
-	settings := map[string]string{
-		"listen_addresses":        "",
-		"port":                    port,
-		"unix_socket_directories": c.paths.serverSocket,
-		"unix_socket_permissions": "0700",
-		"cluster_name":            "segl",
-		"max_connections":         "60",
-		"shared_buffers":          "64MB",
-		"work_mem":                "4MB",
-		"maintenance_work_mem":    "32MB",
-		"max_wal_size":            "512MB",
-		"min_wal_size":            "64MB",
-		"checkpoint_timeout":      "15min",
-		"huge_pages":              "off",
-		"jit":                     "off", // short statements only
-		"update_process_title":    "off",
-		"logging_collector":       "off",
-		"log_destination":         "stderr",
-		"log_line_prefix":         "%m [%p] ",
-		"log_timezone":            "UTC",
-		"timezone":                "UTC",
-		"password_encryption":     "scram-sha-256",
-	}
-	if c.cfg.Test {
-		maps.Copy(settings, map[string]string{
-			"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "32MB",
-			"max_wal_senders": "0", "wal_level": "minimal",
-		})
-	}
-	maps.Copy(settings, c.cfg.Settings)
-	args := []string{"-D", filepath.Join(c.paths.serverDir, "data")}
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		args = append(args, "-c", name+"="+settings[name])
-	}
-	return args
-}
-
-// openLog keeps one older log when the present one has grown.
-func (c *Cluster) openLog() (*os.File, error) {
-	if info, err := os.Stat(c.paths.log); err == nil && info.Size() > logKept {
-		if err := os.Rename(c.paths.log, c.paths.log+".1"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(c.paths.log, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-}
-
-func (c *Cluster) logSince(from int64) string {
-	f, err := os.Open(c.paths.log)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	said, err := io.ReadAll(io.NewSectionReader(f, from, 64<<10))
-	if err != nil {
-		return err.Error()
-	}
-	return c.lastWords(said)
-}
-
-// A pidFile is what matters of postmaster.pid: lines 1 and 8 (src/include/utils/pidfile.h).
-type pidFile struct {
-	pid    int
-	status string
-}
-
-func readPidFile(data string) pidFile {
-	raw, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
-	if err != nil {
-		return pidFile{}
-	}
-	lines := strings.Split(string(raw), "\n")
-	var f pidFile
-	f.pid, _ = strconv.Atoi(strings.TrimSpace(lines[0])) //nolint:errcheck // zero is nobody
-	if len(lines) >= 8 {
-		f.status = strings.TrimSpace(lines[7])
-	}
-	return f
 }

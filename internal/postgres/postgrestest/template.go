@@ -164,8 +164,7 @@ func templateKey() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := sha256.New()
-	fmt.Fprintln(h, layout, programs, major)
+	all := fmt.Appendln(nil, layout, programs, major)
 	names, err := fs.Glob(migrations.FS, "*.sql")
 	if err != nil {
 		return "", err
@@ -175,7 +174,8 @@ func templateKey() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
+		all = fmt.Appendf(all, "%s %d\n%s", name, len(text), text)
 	}
-	return "template-" + hex.EncodeToString(h.Sum(nil)[:8]), nil
+	sum := sha256.Sum256(all)
+	return "template-" + hex.EncodeToString(sum[:8]), nil
 }
