@@ -103,7 +103,7 @@ func (a *CA) certify(ctx context.Context, pub crypto.PublicKey, subject []byte) 
 	}
 	t, err := tbs.Compile(tbs.Spec{
 		Usage: subordinate.usage, Issuer: root.Certificate, Subject: subject, PathLen: 0,
-		Purposes: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageOCSPSigning},
+		Purposes: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		CRLs:     a.PublicURL + "/crl/" + root.Name + "/", OCSP: a.PublicURL + "/ocsp", Issuers: a.PublicURL + "/issuers/" + root.Name + ".cer",
 	})
 	if err != nil {

@@ -222,6 +222,10 @@ func TestRulesRefuse(t *testing.T) {
 			e.CommonName = strings.Repeat("a@", 33)[:65]
 			b.Subject.FullBytes = f.subject(t, e.CommonName)
 		}},
+		{"common-name", "not UTF-8", lint.Client, "P-256", func(b *body, e *lint.Expect) {
+			e.CommonName = "\xb3"
+			b.Subject.FullBytes = []byte("\x30\x0c\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01\xb3")
+		}},
 		{"common-name", "in PrintableString", lint.Client, "P-256", func(b *body, e *lint.Expect) { e.CommonName = "app"; b.Subject.FullBytes = f.subject(t, "app") }},
 		{"key", "another", lint.Server, "P-256", func(_ *body, e *lint.Expect) { e.SPKI = f.spki["P-384"] }},
 		{"key", "compressed point", lint.Server, "P-256", spoilKey(func(k []byte) []byte { k[len(k)-65] = 2; return k })},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -39,6 +40,8 @@ func checkCommonName(c *certificate, e *Expect) string {
 	switch {
 	case !ok || string(id) != "\x55\x04\x03":
 		return "the subject is not one common name in UTF8String"
+	case !utf8.Valid(value):
+		return "not UTF-8"
 	case len(value) > maxCommonName:
 		return fmt.Sprintf("%d octets, at most %d", len(value), maxCommonName)
 	case string(value) != e.CommonName:

@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -48,13 +49,14 @@ type Spec struct {
 	Subject []byte
 	// PathLen is how many authorities may follow below an Authority (RFC 5280 §4.2.1.9); negative means no limit.
 	PathLen int
-	// Purposes limits what a subordinate Authority may issue for, where set. A usage other than Authority has its own.
+	// Purposes limits what a subordinate Authority may issue for, where set; its delegated responders need no mention. A
+	// usage other than Authority has its own.
 	Purposes []x509.ExtKeyUsage
 	Policies []x509.OID
 	// CRLs is the base URL of the issuer's lists with its last slash: a certificate names CRLs + epoch + ".crl", the
-	// epoch being the one its serial was made in. Empty: no distribution point.
+	// epoch being the one its serial was made in. Empty, or an OCSPResponder: no distribution point.
 	CRLs string
-	// OCSP and Issuers are the URLs of the responder and of the issuer's certificate in DER. Empty: left out.
+	// OCSP and Issuers are the URLs of the responder and of the issuer's certificate in DER. Empty, or an OCSPResponder: left out.
 	OCSP, Issuers string
 }
 
@@ -79,6 +81,9 @@ func (s Spec) check() error {
 		return errors.New("a leaf has a fixed subject: leave it nil")
 	case !authority && len(s.Purposes) > 0:
 		return fmt.Errorf("key purposes beside those of usage %s: leave them out", s.Usage)
+	case slices.Contains(s.Purposes, x509.ExtKeyUsageOCSPSigning):
+		// RFC 6960 §4.2.2.2: a certificate with id-kp-OCSPSigning may answer for everything its issuer issued.
+		return errors.New("an authority with OCSPSigning could answer for its siblings: leave the purpose out")
 	case s.Issuer == nil && (!authority || s.Key == nil):
 		return errors.New("no issuer: give the authority's certificate, or for a root its own key")
 	case s.Issuer != nil && (!s.Issuer.IsCA || len(s.Issuer.SubjectKeyId) == 0):

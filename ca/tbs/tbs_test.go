@@ -34,7 +34,8 @@ const (
 	day     = 24 * time.Hour
 )
 
-var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// Other people's verifiers go by the machine's clock.
+var start = time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
 
 type keyPair struct {
 	name string
@@ -113,7 +114,7 @@ func sign(tb testing.TB, t *tbs.Template, key crypto.Signer, v tbs.Values) *x509
 
 func root(tb testing.TB, k keyPair) *x509.Certificate {
 	tb.Helper()
-	t := compile(tb, tbs.Spec{Usage: tbs.Authority, Key: k.Public(), PathLen: 1, Subject: nameDER(tb, pkix.Name{Organization: []string{"Test"}, CommonName: "Test root"})})
+	t := compile(tb, tbs.Spec{Usage: tbs.Authority, Key: k.Public(), PathLen: -1, Subject: nameDER(tb, pkix.Name{Organization: []string{"Test"}, CommonName: "Test root"})})
 	return sign(tb, t, k, tbs.Values{Serial: cert.NewSerial(1, start), NotBefore: start, NotAfter: start.Add(10*365*day - time.Second), SPKI: k.spki})
 }
 
@@ -121,7 +122,8 @@ func root(tb testing.TB, k keyPair) *x509.Certificate {
 func subordinate(tb testing.TB, parent *x509.Certificate, by, k keyPair) *x509.Certificate {
 	tb.Helper()
 	t := compile(tb, tbs.Spec{
-		Usage: tbs.Authority, Issuer: parent, PathLen: 0, CRLs: "http://ca.test/crl/root/", OCSP: ocsp, Issuers: "http://ca.test/issuers/root.cer",
+		Usage: tbs.Authority, Issuer: parent, PathLen: 0, Purposes: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		CRLs: "http://ca.test/crl/root/", OCSP: ocsp, Issuers: "http://ca.test/issuers/root.cer",
 		Subject: nameDER(tb, pkix.Name{Organization: []string{"Test"}, CommonName: "Test servers"}),
 	})
 	return sign(tb, t, by, tbs.Values{Serial: cert.NewSerial(1, start), NotBefore: start, NotAfter: start.Add(2*365*day - time.Second), SPKI: k.spki})
@@ -228,6 +230,7 @@ func oracle(tb testing.TB, s tbs.Spec, v tbs.Values, by, holder keyPair) []byte 
 		c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 	}
 	if s.Usage == tbs.OCSPResponder {
+		s.CRLs, s.OCSP, s.Issuers = "", "", ""
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: []byte{5, 0}}}
 	}
@@ -258,13 +261,13 @@ func TestAuthoritiesReadAsAuthorities(t *testing.T) {
 			sub := subordinate(t, top, k, keyPairs(t)[0])
 			pool := x509.NewCertPool()
 			pool.AddCert(top)
-			if _, err := sub.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: start.Add(time.Hour), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+			if _, err := sub.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 				t.Error(err)
 			}
-			if !sub.IsCA || !sub.MaxPathLenZero || top.MaxPathLen != 1 || !bytes.Equal(sub.AuthorityKeyId, top.SubjectKeyId) || len(top.AuthorityKeyId) != 0 {
+			if !sub.IsCA || !sub.MaxPathLenZero || top.MaxPathLen != -1 || !bytes.Equal(sub.AuthorityKeyId, top.SubjectKeyId) || len(top.AuthorityKeyId) != 0 {
 				t.Errorf("CA %t, path length %d under %d, key ids %x %x", sub.IsCA, sub.MaxPathLen, top.MaxPathLen, sub.AuthorityKeyId, top.SubjectKeyId)
 			}
-			if top.SerialNumber.Cmp(new(big.Int)) <= 0 || sub.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || sub.ExtKeyUsage != nil {
+			if top.SerialNumber.Cmp(new(big.Int)) <= 0 || sub.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || len(sub.ExtKeyUsage) != 2 || top.ExtKeyUsage != nil {
 				t.Errorf("serial %d, key usage %v, purposes %v", top.SerialNumber, sub.KeyUsage, sub.ExtKeyUsage)
 			}
 		})
@@ -302,15 +305,18 @@ func TestCompileRefuses(t *testing.T) {
 	good := tbs.Spec{Usage: tbs.Server, Issuer: top}
 	compile(t, good)
 	for name, spoil := range map[string]func(*tbs.Spec){
-		"no usage":                       func(s *tbs.Spec) { s.Usage = 0 },
-		"a usage nobody named":           func(s *tbs.Spec) { s.Usage = 200 },
-		"no issuer":                      func(s *tbs.Spec) { s.Issuer = nil },
-		"a self-signed leaf":             func(s *tbs.Spec) { s.Issuer, s.Key = nil, k.Public() },
-		"an issuer that is a leaf":       func(s *tbs.Spec) { s.Issuer = &leaf },
-		"an issuer without a key id":     func(s *tbs.Spec) { s.Issuer = &unnamed },
-		"a leaf with a fixed subject":    func(s *tbs.Spec) { s.Subject = subject },
-		"a leaf with more purposes":      func(s *tbs.Spec) { s.Purposes = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} },
-		"an authority without a name":    func(s *tbs.Spec) { s.Usage = tbs.Authority },
+		"no usage":                    func(s *tbs.Spec) { s.Usage = 0 },
+		"a usage nobody named":        func(s *tbs.Spec) { s.Usage = 200 },
+		"no issuer":                   func(s *tbs.Spec) { s.Issuer = nil },
+		"a self-signed leaf":          func(s *tbs.Spec) { s.Issuer, s.Key = nil, k.Public() },
+		"an issuer that is a leaf":    func(s *tbs.Spec) { s.Issuer = &leaf },
+		"an issuer without a key id":  func(s *tbs.Spec) { s.Issuer = &unnamed },
+		"a leaf with a fixed subject": func(s *tbs.Spec) { s.Subject = subject },
+		"a leaf with more purposes":   func(s *tbs.Spec) { s.Purposes = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} },
+		"an authority without a name": func(s *tbs.Spec) { s.Usage = tbs.Authority },
+		"an authority that answers": func(s *tbs.Spec) {
+			s.Usage, s.Subject, s.Purposes = tbs.Authority, subject, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+		},
 		"a root without a key":           func(s *tbs.Spec) { s.Usage, s.Issuer, s.Subject = tbs.Authority, nil, subject },
 		"a root on an unsupported curve": func(s *tbs.Spec) { *s = tbs.Spec{Usage: tbs.Authority, Subject: subject, Key: p224.Public()} },
 		"a URL that is not ASCII":        func(s *tbs.Spec) { s.OCSP = "http://blåbær.test/" },
@@ -339,6 +345,7 @@ func TestBuildRefuses(t *testing.T) {
 		"no holder":                      func(v *tbs.Values) { v.Names = nil },
 		"an empty name":                  func(v *tbs.Values) { v.Names = []cert.Name{{}} },
 		"a common name of 65 octets":     func(v *tbs.Values) { v.CommonName = strings.Repeat("a", 65) },
+		"a common name not in UTF-8":     func(v *tbs.Values) { v.CommonName = "\xb3" },
 		"no key":                         func(v *tbs.Values) { v.SPKI = nil },
 		"a key with something behind it": func(v *tbs.Values) { v.SPKI = append(bytes.Clone(v.SPKI), 0) },
 		"a key cut short":                func(v *tbs.Values) { v.SPKI = v.SPKI[:len(v.SPKI)-1] },

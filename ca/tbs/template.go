@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -35,6 +36,10 @@ const maxCommonName = 64
 func Compile(s Spec) (*Template, error) {
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("compiling a certificate template: %w", err)
+	}
+	if s.Usage == OCSPResponder {
+		// Nobody checks a responder (id-pkix-ocsp-nocheck), so it names nobody to ask: BR §7.1.2.8.2 forbids the list.
+		s.CRLs, s.OCSP, s.Issuers = "", "", ""
 	}
 	name, key, id := s.issuer()
 	algorithm, err := kms.SignatureAlgorithmOf(key)
@@ -118,6 +123,8 @@ func (t *Template) check(v Values) error {
 		return errors.New("building a certificate: validity outside the years 1950 to 9999 (RFC 5280 §4.1.2.5)")
 	case len(v.CommonName) > maxCommonName:
 		return fmt.Errorf("building a certificate: common name of %d octets, at most %d (RFC 5280 appendix A.1)", len(v.CommonName), maxCommonName)
+	case !utf8.ValidString(v.CommonName):
+		return errors.New("building a certificate: the common name is not UTF-8 (RFC 5280 §4.1.2.4)")
 	case authority && (v.CommonName != "" || len(v.Names) > 0):
 		return errors.New("building an authority's certificate: its name is fixed and it has no others")
 	case !authority && v.CommonName == "" && len(v.Names) == 0:
