@@ -56,10 +56,11 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the data directory: %w", err)
 	}
-	before := readEnv(filepath.Join(dir, envFile))
-	if err := os.Remove(filepath.Join(dir, envFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the last run's %s: %w", envFile, err)
+	last := filepath.Join(dir, envFile+".last") // whoever waits for dev.env must not find that of a run gone by
+	if err := os.Rename(filepath.Join(dir, envFile), last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("putting the last run's %s aside: %w", envFile, err)
 	}
+	before := readEnv(last)
 	database := o.DatabaseURL
 	if database == "" {
 		pg, err := cluster.Start(ctx, cluster.Config{Dir: filepath.Join(dir, "postgres"), Log: log})
@@ -239,7 +240,7 @@ func writeEnv(path string, vars [][2]string) error {
 
 // quote quotes for a shell only what needs it.
 func quote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:+,@%") == "" {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:+,@%?=") == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
