@@ -34,14 +34,22 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
+		"ca/crl":  {Domain, []string{"ca", "internal/cert", "internal/uid", "kms"}, nil},
+		"ca/ocsp": {Domain, []string{"ca", "internal/cert", "internal/uid", "kms"}, nil},
+
 		"migrations":                {Plumbing, nil, nil},
 		"internal/postgres":         {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
-		"internal/postgres/cluster": {Plumbing, nil, []string{"golang.org/x/sys"}},
+		"internal/postgres/cluster": {Plumbing, nil, nil},
 		"internal/duty":             {Plumbing, []string{"internal/postgres"}, []string{pgx}},
 		"internal/web": {
 			Plumbing,
 			[]string{"internal/cert", "internal/identity", "internal/policy"},
 			[]string{echo, "github.com/prometheus/client_golang"},
+		},
+		"internal/web/openapi": {
+			Plumbing,
+			[]string{"internal/identity", "internal/web"},
+			[]string{"github.com/swaggest/jsonschema-go"},
 		},
 		"internal/tenancy": {
 			Plumbing,
@@ -51,14 +59,20 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"ca/ledger": {
 			Adapter,
-			[]string{"ca", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
+			[]string{
+				"ca", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
+				"internal/uid",
+			},
 			[]string{pgx},
 		},
-		"ca/crl":  {Adapter, []string{"ca", "ca/lint", "internal/cert", "internal/uid", "kms"}, []string{"golang.org/x/crypto"}},
-		"ca/ocsp": {Adapter, []string{"ca", "ca/lint", "internal/cert", "kms"}, []string{"golang.org/x/crypto"}},
 		"acme/store": {
 			Adapter,
 			[]string{"acme", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
+			[]string{pgx},
+		},
+		"internal/audit/trail": {
+			Adapter,
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/postgres"},
 			[]string{pgx},
 		},
 		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
@@ -72,7 +86,10 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"ca/api": {
 			Door,
-			[]string{"ca", "ca/crl", "ca/ocsp", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/web"},
+			[]string{
+				"ca", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
+				"internal/web",
+			},
 			[]string{echo},
 		},
 		"acme/api": {
@@ -81,10 +98,25 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{echo},
 		},
 
-		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3"}},
+		"internal/tenancy/api": {
+			Door,
+			[]string{"internal/identity", "internal/policy", "internal/tenancy", "internal/web"},
+			nil,
+		},
+
+		"cmd/segl":         {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+		"cmd/segl/client":  {Wiring, nil, nil},
+		"cmd/segl/keypair": {Wiring, []string{"internal/cert"}, nil},
+		"cmd/segl/output":  {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},
+		"cmd/segl/server": {
+			Wiring,
+			[]string{Anything},
+			[]string{"github.com/prometheus/client_golang", "go.yaml.in/yaml/v3"},
+		},
 
 		"acme/jws/jwstest":               {Layer: Testing},
 		"acme/validate/dnstest":          {Layer: Testing},
+		"internal/e2e":                   {Layer: Testing},
 		"internal/layers":                {Layer: Testing},
 		"internal/pkitest":               {Layer: Testing},
 		"internal/postgres/postgrestest": {Layer: Testing},

@@ -114,7 +114,7 @@ func spread(words []word) {
 		case ";":
 			mark(from, i)
 			from = i + 1
-		case "SELECT", "INSERT", "DELETE":
+		case "SELECT", "INSERT", "DELETE", "UNION":
 			mark(from, i)
 			from = i
 		}

@@ -47,7 +47,7 @@ func lowerCase(words []word) []string {
 }
 
 // clauses begin their line, unless all of what they are a clause of is on it.
-var clauses = []string{"FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "RETURNING", "SET", "VALUES", "UNION"}
+var clauses = []string{"FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "RETURNING", "SET", "VALUES"}
 
 func crowdedClauses(words []word) []string {
 	var wrong []string

@@ -68,6 +68,7 @@ func TestCheckAcceptsWhatReadsWell(t *testing.T) {
 		"INSERT INTO t (a)\nVALUES (@a)\nON     CONFLICT ON CONSTRAINT t_pk DO UPDATE SET a = excluded.a",
 		"WITH gone AS (\n    DELETE FROM t\n    RETURNING a\n), more AS (\n    INSERT INTO u (a)\n    SELECT a FROM gone\n)\nSELECT a FROM gone",
 		"SELECT a.*, b.c\nFROM   unnest($1::bytea[]) AS a (serial), b",
+		"SELECT a FROM t WHERE b\nUNION\nSELECT c FROM u",
 		"DELETE FROM t\nWHERE  a IS DISTINCT FROM b",
 		"CREATE TABLE t (\n    a text NOT NULL, -- from where? and why\n    CONSTRAINT t_pk PRIMARY KEY (a),\n    CONSTRAINT t_a_known CHECK (a IN ('from', 'it''s where'))\n);\nCREATE TABLE u PARTITION OF t FOR VALUES FROM ('a') TO ('b');",
 		"ALTER TABLE t ALTER COLUMN a SET STORAGE EXTERNAL;\nALTER TABLE t ADD CONSTRAINT t_b CHECK (b > 0);",
