@@ -2,7 +2,7 @@ package ledger
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -93,7 +93,7 @@ func (l *Ledger) Publish(ctx context.Context, v crl.List, previous int64) error 
 		SET    number = excluded.number, this_update = excluded.this_update, next_update = excluded.next_update,
 		       seen = excluded.seen, der = excluded.der
 		WHERE  crl.number = $8`,
-		v.Authority, int(v.Epoch), v.Number, v.ThisUpdate, v.NextUpdate, fmt.Sprint(v.Seen), v.DER, previous)
+		v.Authority, int(v.Epoch), v.Number, v.ThisUpdate, v.NextUpdate, decimal(v.Seen), v.DER, previous)
 	if err == nil && tag.RowsAffected() != 1 {
 		return crl.ErrStale
 	}
@@ -139,3 +139,6 @@ func list(r pgx.CollectableRow) (v crl.List, err error) {
 	v.ThisUpdate, v.NextUpdate = v.ThisUpdate.UTC(), v.NextUpdate.UTC()
 	return v, err
 }
+
+// decimal writes a transaction id the way xid8 is read: pgx has no codec for it.
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -69,6 +69,13 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 		}
 		defer pg.Stop() //nolint:errcheck // what it may say is in its log
 		database = pg.URL()
+		alive, lost := context.WithCancelCause(ctx)
+		defer lost(nil)
+		go func() { // the cluster restarts a Postgres that was killed; when it gives up there is no going on
+			<-pg.Stopped()
+			lost(errors.New("the private Postgres stays down: see " + pg.LogFile()))
+		}()
+		ctx = alive
 	}
 	passphrase := filepath.Join(dir, "passphrase")
 	if err := softkms.CreatePassphrase(passphrase); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -83,7 +90,7 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 		return err
 	}
 	defer s.Close()
-	return s.Run(ctx, func(a Addresses) error {
+	err = s.Run(ctx, func(a Addresses) error {
 		if err := s.demonstrate(ctx, dir); err != nil {
 			return err
 		}
@@ -93,6 +100,10 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 		_, err := fmt.Fprintf(out, "ready: %s (tenants) %s (operators) %s (public); variables in %s\n", a.Service, a.Operator, a.Public, filepath.Join(dir, envFile))
 		return err
 	})
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(err, cause)
+	}
+	return err
 }
 
 // again replaces port 0 by the port of the last run in the same directory, if that is free: the public URL stands in

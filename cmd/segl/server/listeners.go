@@ -80,14 +80,18 @@ func (s *Server) servers() ([]web.Listening, error) {
 		Admit: s.standing.Admit,
 	}
 	secure := &web.TLS{GetCertificate: s.selfcert.GetCertificate}
+	d, err := s.openDoors()
+	if err != nil {
+		return nil, err
+	}
 	var all []web.Listening
 	for _, l := range []struct {
 		cfg   web.Config
 		ln    net.Listener
 		doors []web.Door
 	}{
-		{web.Config{Name: "service", TLS: secure, Clients: clients}, s.listen.service, s.serviceDoors()},
-		{web.Config{Name: "operator", TLS: secure, Clients: clients}, s.listen.operator, s.operatorDoors()},
+		{web.Config{Name: "service", TLS: secure, Clients: clients}, s.listen.service, d.service},
+		{web.Config{Name: "operator", TLS: secure, Clients: clients}, s.listen.operator, d.operator},
 		{web.Config{Name: "public"}, s.listen.public, s.publicDoors()},
 		{web.Config{Name: "private"}, s.listen.private, []web.Door{web.Private(s.health, s.registry)}},
 	} {

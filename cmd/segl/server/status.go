@@ -15,5 +15,3 @@ func (*status) drop(cert.Serial)                   {}
 func (*status) dropAll()                           {}
 func (*status) probe(context.Context) error        { return nil }
 func (s *Server) publicDoors() []web.Door          { return nil }
-func (s *Server) serviceDoors() []web.Door         { return nil }
-func (s *Server) operatorDoors() []web.Door        { return nil }

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+
+	caapi "codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/internal/postgres"
+	"codeberg.org/dataverket/segl/internal/tenancy"
+	tenancyapi "codeberg.org/dataverket/segl/internal/tenancy/api"
+	"codeberg.org/dataverket/segl/internal/web"
+	"codeberg.org/dataverket/segl/internal/web/openapi"
+	"codeberg.org/dataverket/segl/kms"
+)
+
+// below are the problems of what every door stands on.
+func below() web.Table {
+	return web.Table{
+		{Err: tenancy.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such thing, or not for this caller"},
+		{Match: postgres.Unavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "The ledger does not answer just now", Remedy: "ask again; with the same Idempotency-Key nothing is done twice", After: 2},
+		{Err: kms.ErrUnavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "Not possible just now", Remedy: "ask again", After: 2},
+	}
+}
+
+// doors are the routes of both TLS listeners, each with its own description.
+type doors struct{ service, operator []web.Door }
+
+func (s *Server) openDoors() (doors, error) {
+	config := func(url string) caapi.Config {
+		return caapi.Config{CA: s.ca, URL: url, Below: below(), Facts: s.ledger}
+	}
+	var d doors
+	var err error
+	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)))
+	if err != nil {
+		return d, err
+	}
+	d.service = append(d.service, s.acme.service)
+	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), tenancyapi.Operator(s.scopes, below()))
+	if err != nil {
+		return d, err
+	}
+	d.operator = append(d.operator, s.acme.operator)
+	return d, nil
+}
+
+// described adds the description of REST doors. ACME describes itself, by its directory.
+func described(name, url string, rest ...web.Door) ([]web.Door, error) {
+	route, err := openapi.Route(openapi.Info{
+		Title: "Segl, " + name + " listener", Version: "1", URL: url,
+		Description: "Certificates that fit tenant, project and environment. Errors are problems (RFC 9457).",
+	}, rest...)
+	if err != nil {
+		return nil, fmt.Errorf("describing the %s listener: %w", name, err)
+	}
+	return append(rest, web.Door{Routes: []web.Route{route}}), nil
+}
