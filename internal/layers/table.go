@@ -34,7 +34,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"ca/crl":  {Domain, []string{"ca", "internal/cert", "internal/uid", "kms"}, nil},
+		"ca/crl": {
+			Domain,
+			[]string{"ca", "ca/lint", "ca/tbs", "internal/cert", "internal/uid", "kms"},
+			[]string{"golang.org/x/crypto/cryptobyte"},
+		},
 		"ca/ocsp": {Domain, []string{"ca", "internal/cert", "internal/uid", "kms"}, nil},
 
 		"migrations":                {Plumbing, nil, nil},
@@ -94,7 +98,10 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 		"acme/api": {
 			Door,
-			[]string{"acme", "acme/jws", "acme/validate", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/web"},
+			[]string{
+				"acme", "acme/jws", "acme/validate", "ca", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
+				"internal/web",
+			},
 			[]string{echo},
 		},
 
