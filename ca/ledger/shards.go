@@ -142,3 +142,14 @@ func list(r pgx.CollectableRow) (v crl.List, err error) {
 
 // decimal writes a transaction id the way xid8 is read: pgx has no codec for it.
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// ListsEnd returns when the first of the lists ends that a certificate may name: those of the present epoch and of all that
+// have not ended long ago.
+func (l *Ledger) ListsEnd(ctx context.Context, now time.Time) (ends time.Time, err error) {
+	err = l.db.QueryRow(ctx, `
+		SELECT coalesce(min(c.next_update), $1)
+		FROM   crl c JOIN authority a ON a.id = c.authority
+		WHERE  to_timestamp((c.epoch + 1) * 604800::bigint) + CASE WHEN a.purpose = 'root' THEN $2::interval ELSE $3::interval END >= $1`,
+		now, rootShardLife, leafShardLife).Scan(&ends)
+	return ends, err
+}

@@ -28,7 +28,7 @@ func (s *Server) addHealth() {
 		web.Check{Name: "clock", Probe: s.probeClock},
 		web.Check{Name: "keys", Probe: s.probeKeys()},
 		web.Check{Name: "partitions", Probe: s.probePartitions},
-		web.Check{Name: "lists", Probe: s.status.probe},
+		web.Check{Name: "lists", Probe: s.probeLists},
 	)
 	pool := func(name, help string, value func() float64) {
 		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
