@@ -1,2 +1,95 @@
-// Package acme is the domain of an ACME server: accounts, orders, authorizations, challenges and what may happen to them.
+// Package acme is the domain of an ACME server (RFC 8555): accounts, orders, authorizations, challenges, and what may
+// become of them.
+//
+// It knows no HTTP, no JWS and no SQL: a door hands it requests whose signature it can ask about (Admit), a Store keeps
+// its facts, a Validator asks the outside world, an Issuer makes certificates. What a client may be told is a *Problem;
+// any other error is ours.
+//
+// No status is stored. Facts are, and each status is computed from them and the clock:
+//
+//	authorization   pending ──(validation succeeded)──> valid ──(time)──> expired
+//	                   │ └─────(validation failed)────> invalid
+//	                   └───────(time)────────────────> expired
+//
+//	order           pending ──(all authorizations valid)──> ready ──(finalization)──> processing ──(certificate)──> valid
+//	                   └──(one failed, expired)──> invalid <──(failure)───────────────────┘
+//
+// A validation is claimed, performed outside any transaction, and settled once: the replica that takes the client's word
+// claims it under a lease by the database's clock and validates at once; if it dies, another's poll takes it over (Run).
+// A finalization is claimed by its row: however often and wherever an order is finalized, it has one certificate, because
+// the order is the certificate's origin (package ca). One that was claimed and not issued is issued by Recover.
+//
+// Every name is checked against the scope's rights when it is ordered and again when it is issued. An account belongs to
+// one scope and is nobody in another. A Server is safe for concurrent use.
 package acme
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+)
+
+// An Issuer makes, finds and ends certificates: *ca.CA.
+type Issuer interface {
+	Issue(ctx context.Context, who identity.Caller, req ca.Request) (ca.Certificate, error)
+	ByOrigin(ctx context.Context, o ca.Origin) (ca.Certificate, error)
+	Certificate(ctx context.Context, s cert.Serial) (ca.Certificate, error)
+	Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why cert.Reason) (ca.Certificate, error)
+}
+
+// A Config is what a Server is made of. All of it is required but what says otherwise.
+type Config struct {
+	Site      byte // this site's number
+	Store     Store
+	Issuer    Issuer
+	Scopes    ca.Scopes
+	Validator Validator
+	Now       func() time.Time
+	Log       *slog.Logger
+	// Terms is the URL of the terms of service that an account must agree to. Empty: there are none.
+	Terms string
+	// Workers is how many validations run at once. Zero: 32.
+	Workers int
+	// Patience is how long a challenge's answer waits for its validation, so that quick ones spare the client a poll.
+	// Zero: 250 ms. Negative: not at all.
+	Patience time.Duration
+}
+
+// Lives of what is made here.
+const (
+	orderLife         = 7 * 24 * time.Hour
+	authorizationLife = 7 * 24 * time.Hour
+)
+
+const (
+	defaultWorkers  = 32
+	defaultPatience = 250 * time.Millisecond
+	profile         = "server" // what orders get; profiles of a client's choice are to come
+)
+
+// A Server is the ACME service of all scopes. Run makes it validate.
+type Server struct {
+	Config
+	accounts *accounts
+	recent   *recent
+	jobs     chan *job
+}
+
+// New returns a Server; Run must be running for anything to be validated.
+func New(c Config) (*Server, error) {
+	if c.Site == 0 || c.Store == nil || c.Issuer == nil || c.Scopes == nil || c.Validator == nil || c.Now == nil || c.Log == nil {
+		return nil, errors.New("making an ACME server: a site, store, issuer, scopes, validator, clock and log are required")
+	}
+	if c.Workers <= 0 {
+		c.Workers = defaultWorkers
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
+	return &Server{Config: c, accounts: newAccounts(), recent: newRecent(), jobs: make(chan *job, queuedJobs)}, nil
+}

@@ -69,6 +69,16 @@ type Evidence struct {
 	Via []string
 }
 
+// String returns e as it is recorded, bounded.
+func (e Evidence) String() string {
+	const most = 512
+	s := e.Remote.String()
+	for _, u := range e.Via {
+		s += " via " + u
+	}
+	return s[:min(len(s), most)]
+}
+
 // A Validator performs checks. It gives up when ctx ends. The Problem's detail goes to the client as it is, so that it
 // must not tell what the client could not see from outside. Implementations are safe for concurrent use.
 type Validator interface {

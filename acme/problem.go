@@ -6,14 +6,12 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"codeberg.org/dataverket/segl/internal/cert"
 )
 
 // An ErrorType is one of the error types of RFC 8555 §6.7, without its URN prefix.
 type ErrorType string
 
-// The error types of RFC 8555 §6.7 (and RFC 9773 §7.4 for alreadyReplaced), in the order of its table.
+// The error types of RFC 8555 §6.7 (and RFC 9773 §7.4 for alreadyReplaced, a draft for invalidProfile), in the order of its table.
 const (
 	AccountDoesNotExist     ErrorType = "accountDoesNotExist"
 	AlreadyReplaced         ErrorType = "alreadyReplaced"
@@ -30,6 +28,7 @@ const (
 	ExternalAccountRequired ErrorType = "externalAccountRequired"
 	IncorrectResponse       ErrorType = "incorrectResponse"
 	InvalidContact          ErrorType = "invalidContact"
+	InvalidProfile          ErrorType = "invalidProfile" // draft-ietf-acme-profiles §6
 	Malformed               ErrorType = "malformed"
 	OrderNotReady           ErrorType = "orderNotReady"
 	RateLimited             ErrorType = "rateLimited"
@@ -61,8 +60,9 @@ type Problem struct {
 	Type        ErrorType
 	Detail      string
 	Status      int           // HTTP status; zero: the type's own
-	Identifier  cert.Name     // what a subproblem is about, else zero
+	Identifier  *Identifier   // what a subproblem is about
 	Subproblems []*Problem    // one for each identifier refused
+	Algorithms  []string      // of badSignatureAlgorithm: what would be taken (RFC 8555 §6.2)
 	RetryAfter  time.Duration // zero: nothing is said
 }
 
@@ -97,26 +97,17 @@ func notFound(what string) *Problem {
 
 // wireProblem is a Problem on the wire and in the database.
 type wireProblem struct {
-	Type        string          `json:"type"`
-	Detail      string          `json:"detail,omitempty"`
-	Status      int             `json:"status,omitempty"`
-	Identifier  *wireIdentifier `json:"identifier,omitempty"`
-	Subproblems []*Problem      `json:"subproblems,omitempty"`
-}
-
-// wireIdentifier is RFC 8555 §9.7.7's pair.
-type wireIdentifier struct {
-	Type  string `json:"type"`
-	Value string `json:"value"`
+	Type        string      `json:"type"`
+	Detail      string      `json:"detail,omitempty"`
+	Status      int         `json:"status,omitempty"`
+	Identifier  *Identifier `json:"identifier,omitempty"`
+	Subproblems []*Problem  `json:"subproblems,omitempty"`
+	Algorithms  []string    `json:"algorithms,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (p *Problem) MarshalJSON() ([]byte, error) {
-	w := wireProblem{Type: urn + string(p.Type), Detail: p.Detail, Status: p.HTTPStatus(), Subproblems: p.Subproblems}
-	if p.Identifier != (cert.Name{}) {
-		w.Identifier = &wireIdentifier{p.Identifier.Kind().String(), p.Identifier.Value()}
-	}
-	return json.Marshal(w)
+	return json.Marshal(wireProblem{urn + string(p.Type), p.Detail, p.HTTPStatus(), p.Identifier, p.Subproblems, p.Algorithms})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -129,11 +120,6 @@ func (p *Problem) UnmarshalJSON(b []byte) error {
 	if !ok {
 		return fmt.Errorf("problem type %.80q: want one that begins with %s", w.Type, urn)
 	}
-	*p = Problem{Type: ErrorType(t), Detail: w.Detail, Status: w.Status, Subproblems: w.Subproblems}
-	if w.Identifier == nil {
-		return nil
-	}
-	n, err := cert.ParseName(w.Identifier.Type + ":" + w.Identifier.Value)
-	p.Identifier = n
-	return err
+	*p = Problem{Type: ErrorType(t), Detail: w.Detail, Status: w.Status, Identifier: w.Identifier, Subproblems: w.Subproblems, Algorithms: w.Algorithms}
+	return nil
 }

@@ -26,6 +26,8 @@ const (
 	OperatorAdded  = "operator.add"
 	AccountCreated = "account.create"
 	AccountChanged = "account.change"
+	Order          = "order.create"           // only ever refused: an order is its own row
+	Validate       = "authorization.validate" // likewise
 )
 
 // A Fact is something that happened, or was refused.

@@ -1,0 +1,118 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// An Admission is a signed request at the door: whose it says it is, its nonce, and how to check its signature.
+type Admission struct {
+	Scope   identity.Scope
+	Account uid.UID
+	Nonce   string
+	Verify  func(crypto.PublicKey) error // its error is returned as it is
+}
+
+// Nonce returns a fresh nonce.
+func (s *Server) Nonce(ctx context.Context) (string, error) {
+	n, err := s.Store.Nonce(ctx)
+	if err != nil {
+		return "", fmt.Errorf("making a nonce: %w", err)
+	}
+	return n, nil
+}
+
+// Admit checks that a's account exists in a's scope and signed the request, spends the nonce, and sees that the account
+// still stands. The signature comes first: what anybody could have written costs us no write.
+func (s *Server) Admit(ctx context.Context, a Admission) (Account, error) {
+	acct, err := s.account(ctx, a.Account)
+	if err != nil {
+		return Account{}, err
+	}
+	if acct.Scope != a.Scope { // an account of another scope is nobody here
+		return Account{}, noAccount()
+	}
+	if err := a.Verify(acct.Key); err != nil {
+		return Account{}, err
+	}
+	now, err := s.admit(ctx, a.Nonce, a.Account)
+	switch {
+	case err != nil:
+		return Account{}, err
+	case !now.Known:
+		return Account{}, noAccount()
+	case now.Deactivated:
+		// RFC 8555 §7.3.6: "If a server receives a POST or POST-as-GET from a deactivated account, it MUST return an error
+		// response with status code 401 (Unauthorized) and type "urn:ietf:params:acme:error:unauthorized"."
+		return Account{}, deactivated()
+	case now.KeyID != acct.KeyID: // the key was changed since we remembered it
+		return s.readmit(ctx, a)
+	}
+	return acct, nil
+}
+
+// readmit decides by the account's new key about a request that its old one signed. The nonce is spent.
+func (s *Server) readmit(ctx context.Context, a Admission) (Account, error) {
+	acct, err := s.read(ctx, a.Account)
+	if err != nil {
+		return Account{}, err
+	}
+	return acct, a.Verify(acct.Key)
+}
+
+// AdmitKey spends the nonce of a request that is signed with the key in its own header. The caller has verified it.
+func (s *Server) AdmitKey(ctx context.Context, nonce string) error {
+	_, err := s.admit(ctx, nonce, uid.UID{})
+	return err
+}
+
+func (s *Server) admit(ctx context.Context, nonce string, account uid.UID) (Standing, error) {
+	if nonce == "" {
+		return Standing{}, problem(BadNonce, "the request has no nonce: sign it with the one in Replay-Nonce (RFC 8555 §6.5)")
+	}
+	st, err := s.Store.Admit(ctx, nonce, account)
+	if err != nil {
+		return Standing{}, fmt.Errorf("spending a nonce: %w", err)
+	}
+	if !st.Fresh {
+		return Standing{}, problem(BadNonce, "the nonce is not one of ours, too old, or was used: sign again with the one in Replay-Nonce (RFC 8555 §6.5)")
+	}
+	return st, nil
+}
+
+func (s *Server) account(ctx context.Context, id uid.UID) (Account, error) {
+	if a, ok := s.accounts.get(id); ok {
+		return a, nil
+	}
+	return s.read(ctx, id)
+}
+
+func (s *Server) read(ctx context.Context, id uid.UID) (Account, error) {
+	if id.Kind() != uid.Account {
+		return Account{}, noAccount()
+	}
+	a, err := s.Store.Account(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, noAccount()
+	}
+	if err != nil {
+		return Account{}, fmt.Errorf("reading account %s: %w", id, err)
+	}
+	s.accounts.put(a)
+	return a, nil
+}
+
+func noAccount() *Problem {
+	return problem(AccountDoesNotExist, "no such account at this directory: make one with newAccount (RFC 8555 §7.3)")
+}
+
+func deactivated() *Problem {
+	p := problem(Unauthorized, "the account was deactivated (RFC 8555 §7.3.6): make one with another key")
+	p.Status = 401
+	return p
+}

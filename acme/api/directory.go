@@ -1,0 +1,90 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/identity"
+)
+
+// directory is RFC 8555 §7.1.1. What is not served is not listed.
+type directory struct {
+	NewNonce   string `json:"newNonce"`
+	NewAccount string `json:"newAccount"`
+	NewOrder   string `json:"newOrder"`
+	RevokeCert string `json:"revokeCert"`
+	Meta       meta   `json:"meta"`
+}
+
+type meta struct {
+	TermsOfService          string `json:"termsOfService,omitempty"`
+	ExternalAccountRequired bool   `json:"externalAccountRequired"`
+}
+
+func (d *door) directory(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+	path := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/acme/"), "/directory")
+	scope, err := d.parse(path, "/")
+	if err == nil {
+		err = d.Server.Open(r.Context(), scope)
+	}
+	if err != nil {
+		return fail(w, err)
+	}
+	at := d.at(scope)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	return json.NewEncoder(w).Encode(directory{
+		NewNonce: at.of(newNonce), NewAccount: at.of(newAccount), NewOrder: at.of(newOrder), RevokeCert: at.of(revokeCert),
+		Meta: meta{TermsOfService: d.Server.Terms},
+	})
+}
+
+// newNonce is RFC 8555 §7.2: "The server's response MUST include a Replay-Nonce header field containing a fresh nonce and
+// SHOULD have status code 200 (OK)" to HEAD, and "the server … SHOULD return a 204 (No Content)" to GET.
+func (d *door) newNonce(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+	scope, err := d.parse(r.PathValue("scope"), ".")
+	if err != nil {
+		return fail(w, err)
+	}
+	if err := d.prepare(w, r, scope); err != nil {
+		return fail(w, err)
+	}
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+	} else {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return nil
+}
+
+// prepare sets what every answer but a directory carries.
+func (d *door) prepare(w http.ResponseWriter, r *http.Request, scope identity.Scope) error {
+	h := w.Header()
+	// RFC 8555 §7.1: "The "index" link relation is present on all resources other than the directory".
+	h.Set("Link", link(d.at(scope).directory(), "index"))
+	// RFC 8555 §7.2: "The server MUST include a Cache-Control header field with the "no-store" directive in responses for
+	// the newNonce resource". The others are as much one client's.
+	h.Set("Cache-Control", "no-store")
+	nonce, err := d.Server.Nonce(r.Context())
+	if err != nil {
+		return err
+	}
+	h.Set("Replay-Nonce", nonce)
+	return nil
+}
+
+func link(to, relation string) string { return "<" + to + `>;rel="` + relation + `"` }
+
+// refuseGet is RFC 8555 §6.3: "If the server receives a GET request [for such a resource], it MUST return an error with
+// status code 405 (Method Not Allowed) and type "malformed"."
+func (d *door) refuseGet(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+	if scope, err := d.parse(r.PathValue("scope"), "."); err == nil {
+		w.Header().Set("Link", link(d.at(scope).directory(), "index"))
+	}
+	w.Header().Set("Allow", http.MethodPost)
+	p := acme.NewProblem(acme.Malformed, "use POST, or POST-as-GET to read (RFC 8555 §6.3)")
+	p.Status = http.StatusMethodNotAllowed
+	return fail(w, p)
+}

@@ -1,0 +1,86 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// ErrNotFound is what a Store says of something that is not there.
+var ErrNotFound = errors.New("not found")
+
+// A Store keeps facts. A method that writes is durable when it returns nil; its error leaves open whether it happened, and
+// calling it again is harmless. Implementations are safe for concurrent use.
+type Store interface {
+	// Nonce returns a fresh nonce. It writes nothing.
+	Nonce(ctx context.Context) (string, error)
+	// Admit spends nonce and says how account stands now. A zero account is none. Of all calls with one nonce, on all
+	// replicas and across crashes, at most one is told that it was fresh.
+	Admit(ctx context.Context, nonce string, account uid.UID) (Standing, error)
+
+	// CreateAccount records a and f, unless its scope has an account of that key: that one is returned, and false.
+	CreateAccount(ctx context.Context, a Account, f audit.Fact) (Account, bool, error)
+	// Account returns an account, or ErrNotFound.
+	Account(ctx context.Context, id uid.UID) (Account, error)
+	// AccountByKey returns the account of a key in a scope, or ErrNotFound.
+	AccountByKey(ctx context.Context, scope identity.Scope, key cert.KeyID) (Account, error)
+	// UpdateAccount records a's contacts and deactivation, and f.
+	UpdateAccount(ctx context.Context, a Account, f audit.Fact) error
+
+	// CreateOrder records o and its authorizations.
+	CreateOrder(ctx context.Context, o Order) error
+	// Order returns an order with its authorizations, or ErrNotFound.
+	Order(ctx context.Context, id uid.UID) (Order, error)
+	// OrderAccount returns whose an order is, or ErrNotFound.
+	OrderAccount(ctx context.Context, id uid.UID) (uid.UID, error)
+	// Authorization returns an authorization, or ErrNotFound.
+	Authorization(ctx context.Context, id uid.UID) (Authorization, error)
+
+	// Attempt records that account's authorization id is to be validated by m, and leases the validation to the caller for
+	// lease, unless that was recorded before, it has ended or expired. It returns the authorization, and whether the
+	// caller has the lease.
+	Attempt(ctx context.Context, account, id uid.UID, m Method, at time.Time, lease time.Duration) (Authorization, bool, error)
+	// TakeOver leases to the caller, for lease, up to limit validations whose lease has run out.
+	TakeOver(ctx context.Context, lease time.Duration, limit int) ([]Task, error)
+	// Release gives a lease back before it runs out.
+	Release(ctx context.Context, id uid.UID) error
+	// Settle records how a validation ended, and facts, and takes it off the queue; if it ended before, nothing changes.
+	Settle(ctx context.Context, id uid.UID, v Validation, facts ...audit.Fact) error
+
+	// Finalize records the key of an order. Claimed: it was the first. KeyOfAccount: the key is some account's, and nothing
+	// was recorded.
+	Finalize(ctx context.Context, order uid.UID, f Finalization) (FinalizeResult, error)
+	// Fail records that a finalized order will have no certificate.
+	Fail(ctx context.Context, order uid.UID, at time.Time, p *Problem) error
+	// Unissued returns orders finalized before a time that have neither a certificate nor a failure, at most limit, the
+	// oldest first. When it returns fewer than limit, it need not look at older ones again.
+	Unissued(ctx context.Context, before time.Time, limit int) ([]Order, error)
+
+	// Note records facts that belong to nothing else.
+	Note(ctx context.Context, facts ...audit.Fact) error
+	// Sweep removes what is of no use any more: spent nonces too old to be taken.
+	Sweep(ctx context.Context) error
+}
+
+// A Standing is what an admission found out.
+type Standing struct {
+	Fresh       bool // the nonce was ours, not too old, and is now spent
+	Known       bool // the account is there
+	KeyID       cert.KeyID
+	Deactivated bool
+}
+
+// A Task is a validation somebody asked for.
+type Task struct {
+	Authorization Authorization // its Attempt says by which method
+	Scope         identity.Scope
+	Thumbprint    string // of the account's key
+}
+
+// A FinalizeResult says what Finalize did.
+type FinalizeResult struct{ Claimed, KeyOfAccount bool }

@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+func finalization(at time.Time, spki []byte) (*acme.Finalization, error) {
+	key, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, err
+	}
+	return &acme.Finalization{At: at.UTC(), Key: key, SPKI: spki, KeyID: sha256.Sum256(spki)}, nil
+}
+
+// Finalize implements acme.Store.
+func (s *Store) Finalize(ctx context.Context, order uid.UID, f acme.Finalization) (acme.FinalizeResult, error) {
+	var b pgx.Batch
+	b.Queue(`
+		WITH taken AS (
+			SELECT EXISTS (SELECT FROM acme_account WHERE key_id = $4) AS yes
+		), claimed AS (
+			INSERT INTO acme_finalization (order_id, at, key)
+			SELECT $1, $2, $3
+			FROM   taken
+			WHERE  NOT yes
+			ON     CONFLICT DO NOTHING
+			RETURNING order_id
+		)
+		SELECT EXISTS (SELECT FROM claimed), yes
+		FROM   taken`,
+		order.Bytes(), f.At, f.SPKI, f.KeyID[:])
+	results := s.db.SendBatch(ctx, &b)
+	var did acme.FinalizeResult
+	err := results.QueryRow().Scan(&did.Claimed, &did.KeyOfAccount)
+	return did, errors.Join(err, results.Close())
+}
+
+// Fail implements acme.Store.
+func (s *Store) Fail(ctx context.Context, order uid.UID, at time.Time, p *acme.Problem) error {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	_, err = s.db.Exec(ctx, `
+		INSERT INTO acme_failure (order_id, at, problem)
+		VALUES ($1, $2, $3)
+		ON     CONFLICT DO NOTHING`,
+		order.Bytes(), at, raw)
+	return err
+}
+
+// Unissued implements acme.Store. It reads from where everything older was settled, and moves that mark.
+func (s *Store) Unissued(ctx context.Context, before time.Time, limit int) ([]acme.Order, error) {
+	rows, err := s.db.Query(ctx, selectOrder+`
+		WHERE  f.at >= coalesce((SELECT before FROM acme_settled), '-infinity')
+		AND    f.at < $1
+		AND    x.order_id IS NULL
+		AND    NOT EXISTS (
+		           SELECT
+		           FROM   origin g
+		           JOIN   outcome u ON u.serial = g.serial
+		           WHERE  g.origin = o.id AND u.signature IS NOT NULL
+		       )
+		ORDER  BY f.at
+		LIMIT  $2`, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	orders, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (acme.Order, error) {
+		v, err := pgx.RowToStructByPos[orderRow](r)
+		if err != nil {
+			return acme.Order{}, err
+		}
+		return v.order()
+	})
+	if err != nil {
+		return nil, err
+	}
+	settled := before
+	if len(orders) > 0 {
+		settled = orders[0].Finalization.At
+	}
+	_, err = s.db.Exec(ctx, `
+		INSERT INTO acme_settled AS a (before)
+		VALUES ($1)
+		ON     CONFLICT ON CONSTRAINT acme_settled_pk DO UPDATE
+		SET    before = excluded.before
+		WHERE  a.before < excluded.before`, settled)
+	return orders, err
+}

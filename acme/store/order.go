@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// CreateOrder implements acme.Store.
+func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error {
+	n := len(o.Names)
+	names, authz, tokens := make([]string, n), make([][]byte, n), make([][]byte, n)
+	for i, a := range o.Authorizations {
+		names[i], authz[i], tokens[i] = a.Name.String(), a.ID.Bytes(), append([]byte(nil), a.Token[:]...)
+	}
+	var b pgx.Batch
+	b.Queue(`
+		WITH claims AS (
+			INSERT INTO acme_authorization (id, account, expires_at, name, token)
+			SELECT c.id, $2, $4, c.name, c.token
+			FROM   unnest($6::bytea[], $5::text[], $7::bytea[]) AS c (id, name, token)
+		)
+		INSERT INTO acme_order (id, account, expires_at, profile, names, authorizations)
+		VALUES ($1, $2, $3, $8, $5, $6)`,
+		o.ID.Bytes(), o.Account.Bytes(), o.Expires, o.Authorizations[0].Expires, names, authz, tokens, o.Profile)
+	_, err := s.write(ctx, &b)
+	return err
+}
+
+// OrderAccount implements acme.Store.
+func (s *Store) OrderAccount(ctx context.Context, id uid.UID) (uid.UID, error) {
+	var raw []byte
+	err := s.db.QueryRow(ctx, `
+		SELECT account
+		FROM   acme_order
+		WHERE  id = $1`, id.Bytes()).Scan(&raw)
+	if err != nil {
+		return uid.UID{}, missing(err)
+	}
+	account, err := ids(uid.Account, raw)
+	if err != nil {
+		return uid.UID{}, err
+	}
+	return account[0], nil
+}
+
+// orderRow is an order with what became of it.
+type orderRow struct {
+	ID, Account []byte
+	Scope       string
+	ExpiresAt   time.Time
+	Profile     string
+	Names       []string
+	FinalizedAt *time.Time
+	Key         []byte
+	Problem     []byte
+	Serial      []byte
+}
+
+// selectOrder reads orders by f, a relation of one column id; the last certificate an origin got is the order's.
+const selectOrder = `
+	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, f.at, f.key, x.problem,
+	       (
+	           SELECT g.serial
+	           FROM   origin g
+	           JOIN   outcome u ON u.serial = g.serial
+	           WHERE  g.origin = o.id AND u.signature IS NOT NULL
+	       )
+	FROM   acme_order o
+	JOIN   acme_account a ON a.id = o.account
+	JOIN   scope s ON s.id = a.scope
+	LEFT   JOIN acme_finalization f ON f.order_id = o.id
+	LEFT   JOIN acme_failure x ON x.order_id = o.id`
+
+func (r orderRow) order() (acme.Order, error) {
+	id, err := uid.FromBytes(r.ID)
+	if err != nil {
+		return acme.Order{}, err
+	}
+	account, err := ids(uid.Account, r.Account)
+	if err != nil {
+		return acme.Order{}, err
+	}
+	scope, err := identity.ParseScope(r.Scope)
+	if err != nil {
+		return acme.Order{}, err
+	}
+	o := acme.Order{ID: id, Account: account[0], Scope: scope, Profile: r.Profile, Expires: r.ExpiresAt.UTC()}
+	for _, s := range r.Names {
+		n, err := cert.ParseName(s)
+		if err != nil {
+			return acme.Order{}, fmt.Errorf("reading order %s: %w", id, err)
+		}
+		o.Names = append(o.Names, n)
+	}
+	return o, r.outcome(&o)
+}
+
+func (r orderRow) outcome(o *acme.Order) (err error) {
+	if r.FinalizedAt != nil {
+		if o.Finalization, err = finalization(*r.FinalizedAt, r.Key); err != nil {
+			return fmt.Errorf("reading order %s: %w", o.ID, err)
+		}
+	}
+	if o.Failure, err = readProblem(r.Problem); err != nil {
+		return fmt.Errorf("reading order %s: %w", o.ID, err)
+	}
+	if r.Serial != nil {
+		o.Certificate, err = cert.SerialFromBytes(r.Serial)
+	}
+	return err
+}
+
+func readProblem(raw []byte) (*acme.Problem, error) {
+	if raw == nil {
+		return nil, nil //nolint:nilnil // no problem is no problem
+	}
+	var p acme.Problem
+	return &p, json.Unmarshal(raw, &p)
+}
+
+// Order implements acme.Store.
+func (s *Store) Order(ctx context.Context, id uid.UID) (acme.Order, error) {
+	var b pgx.Batch
+	b.Queue(selectOrder+`
+		WHERE  o.id = $1`, id.Bytes())
+	from, to := authorizationsOf(id)
+	b.Queue(`
+		SELECT `+authorizationColumns+`
+		FROM   acme_order o
+		CROSS  JOIN LATERAL unnest(o.authorizations) WITH ORDINALITY AS n (id, position)
+		JOIN   acme_authorization c ON c.id = n.id AND c.id >= $2 AND c.id < $3`+authorizationFate+` AND v.authorization_id >= $2 AND v.authorization_id < $3
+		WHERE  o.id = $1
+		ORDER  BY n.position`, id.Bytes(), from, to)
+	results := s.db.SendBatch(ctx, &b)
+	o, err := readOrder(results)
+	return o, errors.Join(err, results.Close())
+}
+
+func readOrder(results pgx.BatchResults) (acme.Order, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return acme.Order{}, err
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[orderRow])
+	if err != nil {
+		return acme.Order{}, missing(err)
+	}
+	o, err := r.order()
+	if err != nil {
+		return acme.Order{}, err
+	}
+	if rows, err = results.Query(); err != nil {
+		return acme.Order{}, err
+	}
+	o.Authorizations, err = pgx.CollectRows(rows, toAuthorization)
+	if err == nil && len(o.Authorizations) != len(o.Names) {
+		err = fmt.Errorf("order %s has %d of %d authorizations", o.ID, len(o.Authorizations), len(o.Names))
+	}
+	return o, err
+}
+
+// oldestAuthorization bounds how much older than an order its authorizations may be.
+const oldestAuthorization = 90 * 24 * time.Hour
+
+// authorizationsOf returns the identifiers between which an order's authorizations lie.
+func authorizationsOf(order uid.UID) (from, to []byte) {
+	at := order.Time()
+	return uid.Floor(uid.Authorization, order.Site(), at.Add(-oldestAuthorization)).Bytes(),
+		uid.Floor(uid.Authorization, order.Site(), at.Add(time.Second)).Bytes()
+}

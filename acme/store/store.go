@@ -1,0 +1,87 @@
+// Package store keeps acme's facts in Postgres.
+//
+// Orders, authorizations, validations and finalizations are inserted, never updated; what must happen once is decided by a
+// primary key. Each method is one round trip and one transaction. A query that knows an identifier's second says so, so
+// that only the partitions that can hold it are looked at. It reads the ledger's origin and outcome for an order's
+// certificate, and writes neither.
+//
+// Nonces (nonce.go) cost no write to issue. A Store is safe for concurrent use; Close it when its users have finished.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/postgres"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// A Store implements acme.Store.
+type Store struct {
+	db     *postgres.DB
+	nonces *nonces
+	gate   *gate
+}
+
+var _ acme.Store = (*Store)(nil)
+
+// New returns a Store in db, whose nonces age by now.
+func New(db *postgres.DB, now func() time.Time) *Store {
+	n := &nonces{db: db, now: now}
+	return &Store{db: db, nonces: n, gate: newGate(n)}
+}
+
+// Close waits for the admissions under way.
+func (s *Store) Close() { s.gate.close() }
+
+// write runs statements in one round trip and one transaction, and returns how many rows the first of them changed.
+func (s *Store) write(ctx context.Context, b *pgx.Batch) (int64, error) {
+	results := s.db.SendBatch(ctx, b)
+	tag, err := results.Exec()
+	return tag.RowsAffected(), errors.Join(err, results.Close())
+}
+
+// queue adds facts to a batch.
+func queue(b *pgx.Batch, facts ...audit.Fact) {
+	if len(facts) > 0 {
+		b.Queue(audit.Insert, audit.Columns(facts...)...)
+	}
+}
+
+// Note implements acme.Store.
+func (s *Store) Note(ctx context.Context, facts ...audit.Fact) error {
+	if len(facts) == 0 {
+		return nil
+	}
+	_, err := s.db.Exec(ctx, audit.Insert, audit.Columns(facts...)...)
+	return err
+}
+
+// missing turns pgx's word for nothing into the domain's.
+func missing(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return acme.ErrNotFound
+	}
+	return err
+}
+
+// ids reads identifiers of kind k.
+func ids(k uid.Kind, raw ...[]byte) ([]uid.UID, error) {
+	out := make([]uid.UID, len(raw))
+	for i, b := range raw {
+		u, err := uid.FromBytes(b)
+		if err != nil || u.Kind() != k {
+			return nil, fmt.Errorf("reading an identifier of kind %#x: %w", byte(k), errors.Join(err, errWrongKind))
+		}
+		out[i] = u
+	}
+	return out, nil
+}
+
+var errWrongKind = errors.New("another kind is stored")
