@@ -5,9 +5,14 @@
 // from the shard's row, not from a clock (RFC 5280 §5.2.3). Building does not publish; storing the list does, and only if
 // the shard has not moved on meanwhile, so several replicas may build the same shard and one of them publishes.
 //
-// Each list says in a critical issuing distribution point which URL it answers for (RFC 5280 §5.2.5): octet for octet the
-// one in the certificates, so a list of one shard proves nothing about another's. No transaction is open while a list is
-// encoded, linted, signed and verified. A Builder and a Server are safe for concurrent use.
+// The list of a shard says in a critical issuing distribution point which URL it answers for (RFC 5280 §5.2.5): octet for
+// octet the one in the certificates, so that the list of one week proves nothing about another's. Beside them stands the
+// whole list of each authority, without a distribution point, for relying parties that load a file and know of no shards:
+// GnuTLS keeps one list an issuer and overlooks the distribution point, critical or not; OpenSSL, asked to check every
+// certificate of a chain as PostgreSQL asks it, wants a list for the root, which names no URL.
+//
+// No transaction is open while a list is encoded, linted, signed and verified. A Builder and a Server are safe for
+// concurrent use.
 package crl
 
 import (
@@ -30,11 +35,15 @@ var (
 	ErrNotFound = errors.New("no such list")
 )
 
-// A Shard is the part of an authority's certificates that one list speaks for.
+// A Shard is the part of an authority's certificates that one list speaks for: those whose serials were made in an epoch,
+// or all of them.
 type Shard struct {
 	Authority int
-	Epoch     uid.Epoch
+	Epoch     uid.Epoch // or Whole
 }
+
+// Whole stands for every epoch at once. Nothing was certified in the week it numbers, the first of 1970.
+const Whole uid.Epoch = 0
 
 // A Due is a shard whose list is to be made, or made again.
 type Due struct {
@@ -60,22 +69,21 @@ type List struct {
 	DER  []byte
 }
 
-// Shards is what lists are built from and stored in. Implementations pass crltest.Run and are safe for concurrent use.
+// Shards is what lists are built from and stored in. Implementations are safe for concurrent use.
 type Shards interface {
-	// Due returns the shards of these authorities whose list is to be made: those of the epoch of now and of the next that
+	// Due returns the shards of these authorities whose list is to be made: Whole, the epoch of now and the next, where they
 	// have none; those whose list began before stale; and those with an ending that their list lacks. A shard whose last
-	// certificate expired before stale is never due.
+	// certificate expired before stale is not due; Whole always may be.
 	Due(ctx context.Context, authorities []int, now, stale time.Time) ([]Due, error)
 	// Ended calls entry for each certificate of s that was revoked or abandoned, once, in ascending order of serial, all
-	// of one snapshot, and returns what List.Seen is to say. An error of entry ends it and is returned.
+	// of one snapshot, and returns what List.Seen is to say. Whole has those of every epoch that is still kept. An error of
+	// entry ends it and is returned.
 	Ended(ctx context.Context, s Shard, entry func(Entry) error) (seen uint64, err error)
 	// Publish stores l in place of list number previous (zero: none) of its shard, durably. ErrStale: the shard has another.
 	// Other errors leave the effect unknown; publishing again is safe.
 	Publish(ctx context.Context, l List, previous int64) error
 	// Find returns the newest list of s, or ErrNotFound.
 	Find(ctx context.Context, s Shard) (List, error)
-	// Live returns the newest list of every shard whose list has not ended at now, roots included.
-	Live(ctx context.Context, now time.Time) ([]List, error)
 }
 
 // An Authority is one whose lists are signed here.
@@ -88,5 +96,10 @@ type Authority struct {
 	URL string
 }
 
-// url is where the list of epoch e is, as the certificates of that epoch say.
-func (a Authority) url(e uid.Epoch) string { return a.URL + strconv.Itoa(int(e)) + ".crl" }
+// url is where the list of epoch e is, as the certificates of that epoch say; the whole list is at none of theirs.
+func (a Authority) url(e uid.Epoch) string {
+	if e == Whole {
+		return ""
+	}
+	return a.URL + strconv.Itoa(int(e)) + ".crl"
+}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"time"
 
@@ -28,18 +29,21 @@ func (l *Ledger) Due(ctx context.Context, authorities []int, now, stale time.Tim
 		CROSS  JOIN LATERAL (
 			SELECT epoch FROM crl WHERE crl.authority = a.id
 			UNION
-			SELECT unnest(ARRAY[$2::integer, $2::integer + 1])
+			SELECT unnest(ARRAY[$6::integer, $2::integer, $2::integer + 1])
 		) e
 		LEFT   JOIN crl c ON c.authority = a.id AND c.epoch = e.epoch
 		WHERE  a.id = ANY ($1::integer[])
-		AND    to_timestamp((e.epoch + 1) * 604800::bigint) + CASE WHEN a.purpose = 'root' THEN $4::interval ELSE $5::interval END >= $3
+		AND    (
+			e.epoch = $6
+			OR to_timestamp((e.epoch + 1) * 604800::bigint) + CASE WHEN a.purpose = 'root' THEN $4::interval ELSE $5::interval END >= $3
+		)
 		AND    (
 			c.number IS NULL
 			OR c.this_update < $3
-			OR EXISTS (SELECT FROM revocation r WHERE r.authority = a.id AND r.xid >= c.seen AND epoch_of(r.serial) = e.epoch)
+			OR EXISTS (SELECT FROM revocation r WHERE r.authority = a.id AND r.xid >= c.seen AND (e.epoch = $6 OR epoch_of(r.serial) = e.epoch))
 		)
 		ORDER  BY a.id, e.epoch`,
-		authorities, int(uid.EpochOf(now)), stale, rootShardLife, leafShardLife)
+		authorities, int(uid.EpochOf(now)), stale, rootShardLife, leafShardLife, int(crl.Whole))
 	if err != nil {
 		return nil, err
 	}
@@ -58,13 +62,17 @@ func (l *Ledger) Ended(ctx context.Context, s crl.Shard, entry func(crl.Entry) e
 	if err := tx.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`).Scan(&seen); err != nil {
 		return 0, err
 	}
+	from, to := uid.Floor(uid.Certificate, l.site, s.Epoch.Start()), uid.Floor(uid.Certificate, l.site, s.Epoch.End())
+	if s.Epoch == crl.Whole {
+		to = uid.Floor(uid.Certificate, l.site, time.Unix(math.MaxUint32, 0))
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT serial, revoked_at, reason
 		FROM   revocation
 		WHERE  serial >= $1 AND serial < $2
 		AND    authority = $3
 		ORDER  BY serial`,
-		uid.Floor(uid.Certificate, l.site, s.Epoch.Start()).Bytes(), uid.Floor(uid.Certificate, l.site, s.Epoch.End()).Bytes(), s.Authority)
+		from.Bytes(), to.Bytes(), s.Authority)
 	if err != nil {
 		return 0, err
 	}

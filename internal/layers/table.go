@@ -22,7 +22,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"kms":     {Domain, []string{"internal/cert"}, nil},
 		"ca/tbs":  {Domain, []string{"internal/cert", "ca/lint", "kms"}, []string{"golang.org/x/crypto/cryptobyte"}},
-		"ca/lint": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
+		"ca/lint": {Domain, []string{"internal/cert", "internal/uid"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca": {
 			Domain,
 			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/lint", "ca/tbs"},

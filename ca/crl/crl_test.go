@@ -1,0 +1,526 @@
+package crl_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	zx509 "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3"
+	zresult "github.com/zmap/zlint/v3/lint"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/crl"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// A house with its lists.
+type house struct {
+	*pkitest.House
+	builder *crl.Builder
+	server  *crl.Server
+}
+
+func authorities(h *pkitest.House) func() []crl.Authority {
+	return func() []crl.Authority {
+		var list []crl.Authority
+		for _, a := range h.Authorities() {
+			list = append(list, crl.Authority{ID: a.ID, Name: a.Name, Certificate: a.Certificate, Key: a.Key, URL: h.PublicURL + "/crl/" + a.Name + "/"})
+		}
+		return list
+	}
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := pkitest.New(t)
+	return &house{h, crl.New(config(h, h.Ledger)), crl.NewServer(config(h, h.Ledger))}
+}
+
+func config(h *pkitest.House, s crl.Shards) crl.Config {
+	return crl.Config{Shards: s, Authorities: authorities(h), Now: h.Now}
+}
+
+func (h *house) run(t *testing.T) {
+	t.Helper()
+	if err := h.builder.RunOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *house) issue(t *testing.T, names ...string) ca.Certificate {
+	t.Helper()
+	c, err := h.Issue(t.Context(), pkitest.Workload(pkitest.Demo, "web"), ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), names...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (h *house) revoke(t *testing.T, s cert.Serial, why cert.Reason) {
+	t.Helper()
+	if _, err := h.Revoke(t.Context(), operator(), s, why); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func operator() identity.Caller { return identity.System("test") }
+
+// list returns what is published for the shard c stands in, as another parser reads it.
+func (h *house) list(t *testing.T, c ca.Certificate) *x509.RevocationList {
+	t.Helper()
+	a, err := h.Authority(c.Authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed(t, h.find(t, crl.Shard{Authority: a.ID, Epoch: c.Serial.Epoch()}), a.Certificate)
+}
+
+func (h *house) find(t *testing.T, s crl.Shard) crl.List {
+	t.Helper()
+	l, err := h.Ledger.Find(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func parsed(t *testing.T, l crl.List, issuer *x509.Certificate) *x509.RevocationList {
+	t.Helper()
+	r, err := x509.ParseRevocationList(l.DER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CheckSignatureFrom(issuer); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestEveryAuthorityHasEmptyListsBeforeItIssues(t *testing.T) {
+	h := newHouse(t)
+	h.run(t)
+	now := uid.EpochOf(h.Now())
+	for _, a := range h.Authorities() {
+		for _, e := range []uid.Epoch{crl.Whole, now, now + 1} {
+			l := h.find(t, crl.Shard{Authority: a.ID, Epoch: e})
+			r := parsed(t, l, a.Certificate)
+			if l.Number != 1 || r.Number.Cmp(big.NewInt(1)) != 0 || len(r.RevokedCertificateEntries) != 0 {
+				t.Errorf("%s, epoch %d: number %d, %d entries", a.Name, e, l.Number, len(r.RevokedCertificateEntries))
+			}
+			if life := r.NextUpdate.Sub(h.Now()); life < crl.Life-time.Minute || life > crl.Life {
+				t.Errorf("%s, epoch %d: lives %s", a.Name, e, life)
+			}
+		}
+	}
+}
+
+func TestRevokedAndAbandonedAreListedWithTheirReasons(t *testing.T) {
+	h := newHouse(t)
+	kept, lost, unspecified := h.issue(t, "dns:a.demo.test"), h.issue(t, "dns:b.demo.test"), h.issue(t, "dns:c.demo.test")
+	h.revoke(t, lost.Serial, cert.KeyCompromise)
+	h.revoke(t, unspecified.Serial, cert.Unspecified)
+	h.run(t)
+	got := map[string]int{}
+	for _, e := range h.list(t, kept).RevokedCertificateEntries {
+		got[e.SerialNumber.Text(16)] = e.ReasonCode
+		if len(e.Extensions) > 0 != (e.ReasonCode != 0) {
+			t.Errorf("%x: reason %d in %d extensions: unspecified is left out (RFC 5280 §5.3.1)", e.SerialNumber, e.ReasonCode, len(e.Extensions))
+		}
+		if age := h.Now().Sub(e.RevocationTime); age < 0 || age > time.Minute {
+			t.Errorf("%x: ended %s ago", e.SerialNumber, age)
+		}
+	}
+	if len(got) != 2 || got[lost.Serial.String()] != 1 || got[unspecified.Serial.String()] != 0 {
+		t.Errorf("listed %v", got)
+	}
+}
+
+func TestNothingIsDueTwice(t *testing.T) {
+	h := newHouse(t)
+	c := h.issue(t, "dns:a.demo.test")
+	h.run(t)
+	h.run(t)
+	if n := h.list(t, c).Number.Int64(); n != 1 {
+		t.Errorf("number %d after a run with nothing to do", n)
+	}
+	h.revoke(t, c.Serial, cert.Superseded)
+	h.run(t)
+	if n := h.list(t, c).Number.Int64(); n != 2 {
+		t.Errorf("number %d after a revocation", n)
+	}
+	h.run(t)
+	if n := h.list(t, c).Number.Int64(); n != 2 {
+		t.Errorf("number %d after another run", n)
+	}
+	h.Advance(crl.Refresh + time.Minute)
+	h.run(t)
+	if r := h.list(t, c); r.Number.Int64() != 3 || len(r.RevokedCertificateEntries) != 1 {
+		t.Errorf("number %d with %d entries after the refresh time", r.Number, len(r.RevokedCertificateEntries))
+	}
+}
+
+// A revocation in one shard leaves the others alone.
+func TestOtherShardsStayAsTheyAre(t *testing.T) {
+	h := newHouse(t)
+	c := h.issue(t, "dns:a.demo.test")
+	h.run(t)
+	h.revoke(t, c.Serial, cert.Superseded)
+	h.run(t)
+	changed := 0
+	lists, err := h.Ledger.Live(t.Context(), h.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lists {
+		if l.Number != 1 {
+			changed++
+		}
+	}
+	if changed != 2 {
+		t.Errorf("%d lists changed, want the shard's and the whole one of %d", changed, len(lists))
+	}
+}
+
+// Several replicas at once: each number is used once, and the newest list lacks nothing.
+func TestConcurrentBuildersPublishEachNumberOnce(t *testing.T) {
+	h := newHouse(t)
+	c := h.issue(t, "dns:a.demo.test")
+	h.revoke(t, c.Serial, cert.Superseded)
+	replicas := []*crl.Builder{h.builder, crl.New(config(pkitest.On(t, h.DB), h.Ledger))}
+	var wg sync.WaitGroup
+	errs := make(chan error, 16)
+	for i := range 8 {
+		wg.Go(func() { errs <- replicas[i%len(replicas)].RunOnce(t.Context()) })
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if r := h.list(t, c); r.Number.Int64() != 1 || len(r.RevokedCertificateEntries) != 1 {
+		t.Errorf("number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
+	}
+}
+
+// faulty is a ledger whose Publish is lost, before it lands or after.
+type faulty struct {
+	crl.Shards
+	publish func(ctx context.Context, l crl.List, previous int64) error
+}
+
+func (f faulty) Publish(ctx context.Context, l crl.List, previous int64) error {
+	return f.publish(ctx, l, previous)
+}
+
+var errLost = errors.New("the connection was lost")
+
+func TestALostPublicationIsMadeAgain(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		lands  bool
+		number int64 // after the next run: one that did not land is not used up
+	}{
+		{"before it landed", false, 2},
+		{"after it landed", true, 2},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			h := newHouse(t)
+			c := h.issue(t, "dns:a.demo.test")
+			h.run(t)
+			h.revoke(t, c.Serial, cert.Superseded)
+			lossy := crl.New(config(h.House, faulty{h.Ledger, func(ctx context.Context, l crl.List, previous int64) error {
+				if row.lands {
+					if err := h.Ledger.Publish(ctx, l, previous); err != nil {
+						return err
+					}
+				}
+				return errLost
+			}}))
+			if err := lossy.RunOnce(t.Context()); !errors.Is(err, errLost) {
+				t.Fatalf("got %v", err)
+			}
+			h.run(t)
+			if r := h.list(t, c); r.Number.Int64() != row.number || len(r.RevokedCertificateEntries) != 1 {
+				t.Errorf("number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
+			}
+		})
+	}
+}
+
+// A builder that read before another published has nothing to say any more.
+func TestPublishRefusesAShardThatMovedOn(t *testing.T) {
+	h := newHouse(t)
+	h.run(t)
+	l := h.find(t, crl.Shard{Authority: h.Authorities()[0].ID, Epoch: uid.EpochOf(h.Now())})
+	for name, row := range map[string]struct{ number, previous int64 }{
+		"a first list where there is one": {1, 0},
+		"the same number again":           {2, 2},
+		"a number from the future":        {8, 7},
+	} {
+		again := l
+		again.Number = row.number
+		if err := h.Ledger.Publish(t.Context(), again, row.previous); !errors.Is(err, crl.ErrStale) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	absent := l
+	absent.Epoch += 40
+	absent.Number = 5
+	if err := h.Ledger.Publish(t.Context(), absent, 4); !errors.Is(err, crl.ErrStale) {
+		t.Errorf("a list after one that is not there: got %v", err)
+	}
+}
+
+func TestOneShardsFailureKeepsNoOther(t *testing.T) {
+	h := newHouse(t)
+	bad := h.Authorities()[0].ID
+	builder := crl.New(config(h.House, faulty{h.Ledger, func(ctx context.Context, l crl.List, previous int64) error {
+		if l.Authority == bad {
+			return errLost
+		}
+		return h.Ledger.Publish(ctx, l, previous)
+	}}))
+	if err := builder.RunOnce(t.Context()); !errors.Is(err, errLost) {
+		t.Fatalf("got %v", err)
+	}
+	lists, err := h.Ledger.Live(t.Context(), h.Now())
+	if want := 3 * (len(h.Authorities()) - 1); err != nil || len(lists) != want {
+		t.Errorf("%d lists, want %d; %v", len(lists), want, err)
+	}
+	if _, err := h.server.PEM(t.Context()); err == nil || !strings.Contains(err.Error(), h.Authorities()[0].Name) {
+		t.Errorf("the bundle lacks a list, yet got %v", err)
+	}
+}
+
+func TestServerAnswers(t *testing.T) {
+	h := newHouse(t)
+	h.run(t)
+	a := h.Authorities()[1]
+	epoch := strconv.Itoa(int(uid.EpochOf(h.Now())))
+	srv := httptest.NewServer(h.server)
+	t.Cleanup(srv.Close)
+	get := func(method, path, tag string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tag != "" {
+			req.Header.Set("If-None-Match", tag)
+		}
+		resp, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	good := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", "")
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(good.Body); err != nil {
+		t.Fatal(err)
+	}
+	if good.StatusCode != http.StatusOK || good.Header.Get("Content-Type") != "application/pkix-crl" || good.Header.Get("Cache-Control") != "public, max-age=60, must-revalidate" {
+		t.Errorf("got %s, %v", good.Status, good.Header)
+	}
+	if l := h.find(t, crl.Shard{Authority: a.ID, Epoch: uid.EpochOf(h.Now())}); !bytes.Equal(body.Bytes(), l.DER) {
+		t.Error("served something else than the published list")
+	}
+	if again := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", good.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
+		t.Errorf("with its tag: %s", again.Status)
+	}
+	for path, want := range map[string]int{
+		"/crl/" + a.Name + "/0" + epoch + ".crl":  http.StatusNotFound,
+		"/crl/" + a.Name + "/+" + epoch + ".crl":  http.StatusNotFound,
+		"/crl/" + a.Name + "/" + epoch:            http.StatusNotFound,
+		"/crl/" + a.Name + "/1.crl":               http.StatusNotFound,
+		"/crl/nobody/" + epoch + ".crl":           http.StatusNotFound,
+		"/crl/" + a.Name + "/99999999999999.crl":  http.StatusNotFound,
+		"/crl/" + a.Name + "/" + epoch + ".crl/x": http.StatusNotFound,
+		"/" + epoch + ".crl":                      http.StatusNotFound,
+	} {
+		if got := get(http.MethodGet, path, ""); got.StatusCode != want {
+			t.Errorf("%s: %s, want %d", path, got.Status, want)
+		}
+	}
+	if got := get(http.MethodPost, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %s", got.Status)
+	}
+	h.DB.Close()
+	if got := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "" {
+		t.Errorf("without a database: %s, Retry-After %q", got.Status, got.Header.Get("Retry-After"))
+	}
+}
+
+// One house, one good certificate and one revoked, and everybody else's programs.
+func TestOthersSeeTheRevocation(t *testing.T) {
+	h := newHouse(t)
+	good, revoked := h.issue(t, "dns:a.demo.test"), h.issue(t, "dns:b.demo.test")
+	h.revoke(t, revoked.Serial, cert.KeyCompromise)
+	h.run(t)
+	t.Run("zlint finds nothing", func(t *testing.T) { zlintFindsNothing(t, h) })
+	t.Run("openssl, bundle", func(t *testing.T) { opensslWithBundle(t, h, good, revoked) })
+	t.Run("openssl, shard", func(t *testing.T) { opensslWithShard(t, h, good, revoked) })
+	t.Run("gnutls", func(t *testing.T) { gnutls(t, h, good, revoked) })
+}
+
+func zlintFindsNothing(t *testing.T, h *house) {
+	t.Helper()
+	lists, err := h.Ledger.Live(t.Context(), h.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lists {
+		r, err := zx509.ParseRevocationList(l.DER)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, result := range zlint.LintRevocationList(r).Results {
+			if result.Status >= zresult.Warn {
+				t.Errorf("authority %d, epoch %d: %s: %s: %s", l.Authority, l.Epoch, result.Status, name, result.Details)
+			}
+		}
+	}
+}
+
+// -crl_check_all is how PostgreSQL checks: the root as well.
+func opensslWithBundle(t *testing.T, h *house, good, revoked ca.Certificate) {
+	t.Helper()
+	for _, check := range []string{"-crl_check", "-crl_check_all"} {
+		if out, ok := h.verify(t, good, check, h.bundle(t)); !ok {
+			t.Errorf("%s: good is refused: %s", check, out)
+		}
+		if out, ok := h.verify(t, revoked, check, h.bundle(t)); ok || !strings.Contains(out, "certificate revoked") {
+			t.Errorf("%s: revoked: %t: %s", check, ok, out)
+		}
+	}
+}
+
+func opensslWithShard(t *testing.T, h *house, good, revoked ca.Certificate) {
+	t.Helper()
+	if out, ok := h.verify(t, good, "-crl_check", h.shard(t, good, 0)); !ok {
+		t.Errorf("good is refused: %s", out)
+	}
+	if out, ok := h.verify(t, revoked, "-crl_check", h.shard(t, revoked, 0)); ok || !strings.Contains(out, "certificate revoked") {
+		t.Errorf("revoked: %t: %s", ok, out)
+	}
+	// A list of another week proves nothing: without the shard's own, OpenSSL refuses.
+	if out, ok := h.verify(t, good, "-crl_check", h.shard(t, good, 1)); ok || !strings.Contains(out, "different CRL scope") {
+		t.Errorf("with another shard's list: %t: %s", ok, out)
+	}
+}
+
+// GnuTLS overlooks distribution points and keeps one list an issuer, so it needs the whole list, or its shard's alone.
+func gnutls(t *testing.T, h *house, good, revoked ca.Certificate) {
+	t.Helper()
+	verify := func(c ca.Certificate, lists []byte) (string, bool) {
+		f := h.files(t, c, lists)
+		return run(t, "certtool", "--verify", "--load-ca-certificate", f.roots, "--load-crl", f.lists, "--infile", f.whole)
+	}
+	for name, lists := range map[string]func(ca.Certificate) []byte{
+		"bundle": func(ca.Certificate) []byte { return h.bundle(t) },
+		"shard":  func(c ca.Certificate) []byte { return h.shard(t, c, 0) },
+	} {
+		if out, ok := verify(good, lists(good)); !ok || !strings.Contains(out, "Chain verification output: Verified") {
+			t.Errorf("%s: good is refused: %s", name, out)
+		}
+		if out, ok := verify(revoked, lists(revoked)); ok || !strings.Contains(out, "revoked") {
+			t.Errorf("%s: revoked: %t: %s", name, ok, out)
+		}
+	}
+	a, err := h.Authority(good.Authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []uid.Epoch{crl.Whole, good.Serial.Epoch()} {
+		f := h.files(t, good, list(h.find(t, crl.Shard{Authority: a.ID, Epoch: e})))
+		if out, ok := run(t, "certtool", "--verify-crl", "--load-ca-certificate", f.chain, "--infile", f.lists); !ok || !strings.Contains(out, "Verification output: Verified") {
+			t.Errorf("epoch %d: certtool --verify-crl: %s", e, out)
+		}
+	}
+}
+
+// files are what outside verifiers read.
+type files struct{ roots, chain, whole, lists, leaf string }
+
+func (h *house) files(t *testing.T, c ca.Certificate, lists []byte) files {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	certs := func(ders ...[]byte) (out []byte) {
+		for _, der := range ders {
+			out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		return out
+	}
+	root := h.Roots()[0].Raw
+	return files{
+		roots: write("root.pem", certs(root)), chain: write("chain.pem", certs(c.Chain...)), leaf: write("leaf.pem", certs(c.DER)),
+		whole: write("whole.pem", certs(slices.Concat([][]byte{c.DER}, c.Chain, [][]byte{root})...)), lists: write("crls.pem", lists),
+	}
+}
+
+func run(t *testing.T, name string, args ...string) (string, bool) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not installed: deploy/tools/need test", name)
+	}
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	return string(out), err == nil
+}
+
+// verify asks OpenSSL about c with the given lists.
+func (h *house) verify(t *testing.T, c ca.Certificate, check string, lists []byte) (string, bool) {
+	t.Helper()
+	f := h.files(t, c, lists)
+	return run(t, "openssl", "verify", "-x509_strict", check, "-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
+}
+
+func list(l crl.List) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.DER})
+}
+
+func (h *house) bundle(t *testing.T) []byte {
+	t.Helper()
+	b, err := h.server.PEM(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// shard returns the list that c names, or one some weeks later.
+func (h *house) shard(t *testing.T, c ca.Certificate, later uid.Epoch) []byte {
+	t.Helper()
+	a, err := h.Authority(c.Authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list(h.find(t, crl.Shard{Authority: a.ID, Epoch: c.Serial.Epoch() + later}))
+}
