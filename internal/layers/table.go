@@ -111,7 +111,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":         {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+		"cmd/segl":         {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "golang.org/x/crypto/ocsp"}},
 		"cmd/segl/client":  {Wiring, nil, nil},
 		"cmd/segl/keypair": {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/output":  {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/cmd/segl/client"
+	"codeberg.org/dataverket/segl/cmd/segl/output"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/web"
+)
+
+// cert is `segl cert`.
+func (p *program) cert() *cobra.Command {
+	return p.connects(group("cert", "Issue, renew, revoke and look up certificates",
+		p.certIssue(), p.certRenew(), p.certRevoke(), p.certList(), p.certShow()))
+}
+
+// pathOf is where the resources of s are.
+func pathOf(s identity.Scope) string {
+	if s.IsPlatform() {
+		return "/v1/platform"
+	}
+	path := "/v1/tenants/" + s.Tenant()
+	if s.Project() != "" {
+		path += "/projects/" + s.Project()
+	}
+	if s.Environment() != "" {
+		path += "/environments/" + s.Environment()
+	}
+	return path
+}
+
+// certList is `segl cert list`.
+func (p *program) certList() *cobra.Command {
+	var (
+		scope    string
+		expiring duration
+		revoked  bool
+		all      bool
+		limit    int
+	)
+	c := p.prints(&cobra.Command{
+		Use: "list [--scope SCOPE | --all]", Short: "List certificates, the first to expire first", Args: exactly(),
+		Long:    "Lists the certificates of a scope and everything below it, in order of expiry.",
+		Example: "  segl cert list --expiring 7d\n  segl cert list --scope demo --revoked -o csv",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if all && scope != "" {
+				return misuse("--all and --scope exclude each other").hinted("leave one out")
+			}
+			if limit < 0 {
+				return misuse("--limit %d: want a number above zero", limit)
+			}
+			l := client.Listing{Path: "/v1/certificates", Member: "certificates", Limit: limit, Query: p.certFilter(expiring, revoked)}
+			who := operator
+			if !all {
+				s, err := p.scope(scope)
+				if err != nil {
+					return err
+				}
+				l.Path, who = pathOf(s)+"/certificates", p.forScope(s)
+			}
+			return p.listCertificates(c.Context(), who, l)
+		},
+	})
+	f := c.Flags()
+	scopeFlag(c, &scope)
+	f.BoolVar(&all, "all", false, "those of every scope (operators)")
+	f.Var(&expiring, "expiring", "only those that expire within `DURATION`, such as 7d")
+	f.BoolVar(&revoked, "revoked", false, "only revoked ones")
+	f.IntVar(&limit, "limit", 0, "`NUMBER` of them at most (default: all)")
+	return c
+}
+
+func (p *program) certFilter(expiring duration, revoked bool) url.Values {
+	q := url.Values{}
+	if expiring > 0 {
+		q.Set("expires_after", stamp(p.now()))
+		q.Set("expires_before", stamp(p.now().Add(time.Duration(expiring))))
+	}
+	if revoked {
+		q.Set("revoked", "true")
+	}
+	return q
+}
+
+func (p *program) listCertificates(ctx context.Context, who party, l client.Listing) error {
+	remote, err := p.dial(who)
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+	// No bound on the whole: a list may be long. Each request has one.
+	seq := func(yield func(listed, error) bool) {
+		for s, err := range client.List[api.Summary](ctx, remote, l) {
+			if !yield(listed{s, p.status(s)}, p.suggestOperator(err)) {
+				return
+			}
+		}
+	}
+	return output.List(p.out, p.form, seq, p.listView())
+}
+
+// A listed certificate is the server's words, and what they come to at this moment.
+type listed struct {
+	api.Summary
+	Status string `json:"status"` // valid, expired, revoked, or early
+}
+
+// status says whether a certificate is good now, by this machine's clock.
+func (p *program) status(s api.Summary) string {
+	switch now := p.now(); {
+	case s.Revoked != nil:
+		return "revoked"
+	case now.After(s.NotAfter.Time):
+		return "expired"
+	case now.Before(s.NotBefore.Time):
+		return "early"
+	}
+	return "valid"
+}
+
+func (p *program) listView() output.View[listed] {
+	return output.View[listed]{
+		Name: func(l listed) string { return l.Serial },
+		Columns: []output.Column[listed]{
+			{Head: "SERIAL", Cell: func(l listed) string { return l.Serial }},
+			{Head: "STATUS", Cell: func(l listed) string { return l.Status }},
+			{Head: "EXPIRES", Cell: func(l listed) string { return p.instant(l.NotAfter.Time) }},
+			{Head: "SCOPE", Cell: func(l listed) string { return l.Scope }},
+			{Head: "PROFILE", Cell: func(l listed) string { return l.Profile }},
+			{Head: "NAMES", Cell: func(l listed) string { return strings.Join(l.Names, " ") }},
+		},
+	}
+}
+
+// instant is a time for eyes in a table, and for programs elsewhere.
+func (p *program) instant(t time.Time) string {
+	if p.form == output.Table {
+		return output.Until(p.now(), t)
+	}
+	return stamp(t)
+}
+
+// certShow is `segl cert show`.
+func (p *program) certShow() *cobra.Command {
+	return p.prints(&cobra.Command{
+		Use: "show {SERIAL|FILE}", Short: "Show one certificate and whether it is good", Args: exactly("SERIAL or FILE"),
+		Long: "Shows what the ledger knows of a certificate, named by its serial or by a file that holds it.",
+		RunE: func(c *cobra.Command, args []string) error {
+			serial, err := p.serial(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := p.within(c.Context())
+			defer cancel()
+			found, err := p.find(ctx, serial)
+			if err != nil {
+				return err
+			}
+			return output.One(p.out, p.form, shown{found, p.status(found.Summary)}, p.certView())
+		},
+	})
+}
+
+// find looks a certificate up, in every scope that who asks may see.
+func (p *program) find(ctx context.Context, serial cert.Serial) (api.Certificate, error) {
+	remote, err := p.dial(p.anybody())
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	defer remote.Close()
+	var found api.Certificate
+	err = remote.Do(ctx, client.Request{Method: http.MethodGet, Path: "/v1/certificates/" + serial.String()}, &found)
+	return found, p.suggestOperator(err)
+}
+
+// anybody is whose identity to show where the scope is not known: the workload's if there is one.
+func (p *program) anybody() party {
+	if p.identityFiles(workload).Chain == "" && p.identityFiles(operator).Chain != "" {
+		return operator
+	}
+	return workload
+}
+
+// suggestOperator adds to a refusal for want of scope that there is another identity to ask with.
+func (p *program) suggestOperator(err error) error {
+	problem, ok := errors.AsType[*client.Problem](err)
+	if !ok || p.remote.as != "" || p.anybody() == operator || p.identityFiles(operator).Chain == "" {
+		return err
+	}
+	if problem.Status != http.StatusNotFound && !strings.HasPrefix(problem.Rule, "the caller's scope") {
+		return err
+	}
+	return (&failure{code: problemCode(problem.Status), err: err}).hinted("%s", join(problem.Remedy, "operators see every scope: add --as operator"))
+}
+
+func join(parts ...string) string {
+	var said []string
+	for _, s := range parts {
+		if s != "" {
+			said = append(said, s)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// serial reads a serial, or takes it out of the certificate in a file.
+func (p *program) serial(arg string) (cert.Serial, error) {
+	if s, err := cert.ParseSerial(strings.ToLower(strings.ReplaceAll(arg, ":", ""))); err == nil {
+		return s, nil
+	}
+	if _, err := os.Stat(arg); err != nil && arg != "-" {
+		return cert.Serial{}, failing(exitNotFound, "%q is neither a serial nor a file", arg).hinted("a serial is 36 hex digits, the first two 10; segl cert list shows them")
+	}
+	certs, err := p.readCertificates(arg)
+	if err != nil {
+		return cert.Serial{}, err
+	}
+	s, err := cert.SerialFromInt(certs[0].SerialNumber)
+	if err != nil {
+		return cert.Serial{}, failing(exitNotFound, "the certificate in %s has a serial of another authority: %s", arg, serialOf(certs[0]))
+	}
+	return s, nil
+}
+
+// A shown certificate is the server's words, and what they come to at this moment.
+type shown struct {
+	api.Certificate
+	Status string `json:"status"`
+}
+
+func (p *program) certView() output.View[shown] {
+	list := p.listView()
+	v := output.View[shown]{Name: func(s shown) string { return s.Serial }}
+	for _, c := range list.Columns {
+		v.Columns = append(v.Columns, output.Column[shown]{Head: c.Head, Cell: func(s shown) string { return c.Cell(listed{s.Summary, s.Status}) }})
+	}
+	v.Details = []output.Column[shown]{
+		{Head: "serial", Cell: func(s shown) string { return s.Serial }},
+		{Head: "status", Cell: func(s shown) string { return s.Status }},
+		{Head: "revoked", Cell: revocation},
+		{Head: "identity", Cell: func(s shown) string { return s.Identity }},
+		{Head: "role", Cell: func(s shown) string { return s.Role }},
+		{Head: "names", Cell: func(s shown) string { return strings.Join(s.Names, "\n") }},
+		{Head: "scope", Cell: func(s shown) string { return s.Scope }},
+		{Head: "profile", Cell: func(s shown) string { return s.Profile }},
+		{Head: "authority", Cell: func(s shown) string { return s.Authority }},
+		{Head: "issued", Cell: func(s shown) string { return stamp(s.IssuedAt.Time) }},
+		{Head: "not before", Cell: func(s shown) string { return stamp(s.NotBefore.Time) }},
+		{Head: "not after", Cell: func(s shown) string {
+			return fmt.Sprintf("%s (%s)", stamp(s.NotAfter.Time), output.Until(p.now(), s.NotAfter.Time))
+		}},
+		{Head: "chain", Cell: chainOf},
+		{Head: "look-up", Cell: func(s shown) string { return s.StatusURL }},
+	}
+	return v
+}
+
+func revocation(s shown) string {
+	if s.Revoked == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s", stamp(s.Revoked.At.Time), s.Revoked.Reason)
+}
+
+// chainOf names the authorities above a certificate, the nearest first, and the root that the last was issued by.
+func chainOf(s shown) string {
+	certs, err := parseCertificates([]byte(s.Certificate.Certificate))
+	if err != nil {
+		return err.Error()
+	}
+	var names []string
+	for _, c := range certs[1:] {
+		names = append(names, c.Subject.String())
+	}
+	return strings.Join(append(names, certs[len(certs)-1].Issuer.String()), "\n")
+}
+
+// A duration is a span of time on the command line, in the form of the API: 90m, 24h, 7d.
+type duration time.Duration
+
+// Set implements pflag.Value.
+func (d *duration) Set(s string) error { return (*web.Duration)(d).UnmarshalText([]byte(s)) }
+
+// String implements pflag.Value.
+func (d *duration) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return time.Duration(*d).String()
+}
+
+// Type implements pflag.Value.
+func (*duration) Type() string { return "duration" }

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"codeberg.org/dataverket/segl/cmd/segl/client"
+	"codeberg.org/dataverket/segl/cmd/segl/keypair"
+	"codeberg.org/dataverket/segl/internal/identity"
+)
+
+// A remote is what flags and environment say about the server and about who asks it.
+type remote struct {
+	url, operatorURL, publicURL, privateURL  string
+	root                                     string
+	cert, key, operatorCert, operatorKeyFile string
+	as                                       party
+	timeout                                  time.Duration
+}
+
+// A party is whose identity a command shows, and at which listener.
+type party string
+
+const (
+	workload party = "workload" // the workload identity, at the service listener
+	operator party = "operator" // the operator identity, at the operator listener
+	nobody   party = "nobody"   // none, at the service listener
+)
+
+// Set implements pflag.Value.
+func (a *party) Set(s string) error {
+	if s != string(workload) && s != string(operator) {
+		return fmt.Errorf("want %s or %s", operator, workload)
+	}
+	*a = party(s)
+	return nil
+}
+
+// String implements pflag.Value.
+func (a *party) String() string { return string(*a) }
+
+// Type implements pflag.Value.
+func (*party) Type() string { return "who" }
+
+const defaultTimeout = time.Minute
+
+// connects gives c and what is below it the flags of commands that talk to a server.
+func (p *program) connects(c *cobra.Command) *cobra.Command {
+	f, r := c.PersistentFlags(), &p.remote
+	text(f, &r.url, "url", "SEGL_URL", "`URL` of the service listener")
+	text(f, &r.operatorURL, "operator-url", "SEGL_OPERATOR_URL", "`URL` of the operator listener")
+	text(f, &r.root, "root", "SEGL_ROOT", "`FILE` of root certificates, PEM; nothing else is trusted")
+	text(f, &r.cert, "cert", "SEGL_CERT", "`FILE` of the workload's certificate with its chain, PEM")
+	text(f, &r.key, "key", "SEGL_KEY", "`FILE` of its key, PEM")
+	text(f, &r.operatorCert, "operator-cert", "SEGL_OPERATOR_CERT", "`FILE` of the operator's certificate with its chain, PEM")
+	text(f, &r.operatorKeyFile, "operator-key", "SEGL_OPERATOR_KEY", "`FILE` of its key, PEM")
+	f.Var(&r.as, "as", "`WHO` asks: operator or workload (default: what the command and the scope want)")
+	f.DurationVar(&r.timeout, "timeout", defaultTimeout, "how long to try, `DURATION`")
+	return c
+}
+
+// or returns the flag's value, else the environment's.
+func (p *program) or(flag, variable string) string {
+	if flag != "" {
+		return flag
+	}
+	return p.env(variable)
+}
+
+// within bounds ctx by --timeout.
+func (p *program) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.remote.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, p.remote.timeout)
+}
+
+// dial returns a client for who, or for whom --as names.
+func (p *program) dial(who party) (*client.Client, error) {
+	if p.remote.as != "" && who != nobody {
+		who = p.remote.as
+	}
+	base, variable, flag := p.or(p.remote.url, "SEGL_URL"), "SEGL_URL", "--url"
+	if who == operator {
+		base, variable, flag = p.or(p.remote.operatorURL, "SEGL_OPERATOR_URL"), "SEGL_OPERATOR_URL", "--operator-url"
+	}
+	if base == "" {
+		return nil, misuse("there is no URL of the %s listener", listener(who)).hinted("give %s or set %s", flag, variable)
+	}
+	roots, err := p.roots()
+	if err != nil {
+		return nil, err
+	}
+	config := client.Config{URL: base, Roots: roots, UserAgent: "segl/" + release()}
+	if who != nobody {
+		pair, err := p.identity(who)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificate = &pair
+	}
+	c, err := client.New(config)
+	if err != nil {
+		return nil, misuse("%w", err)
+	}
+	return c, nil
+}
+
+func listener(who party) string {
+	if who == operator {
+		return "operator"
+	}
+	return "service"
+}
+
+// roots reads the trust anchors.
+func (p *program) roots() (*x509.CertPool, error) {
+	path := p.or(p.remote.root, "SEGL_ROOT")
+	if path == "" {
+		return nil, misuse("there is no root to trust the server by").hinted("give --root or set SEGL_ROOT; segl serves it at /roots.pem of the public listener")
+	}
+	certs, err := readCertificates(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
+
+// identityFiles says where the pair of who is, as far as that is known.
+func (p *program) identityFiles(who party) keypair.Files {
+	if who == operator {
+		return keypair.Files{Chain: p.or(p.remote.operatorCert, "SEGL_OPERATOR_CERT"), Key: p.or(p.remote.operatorKeyFile, "SEGL_OPERATOR_KEY")}
+	}
+	return keypair.Files{Chain: p.or(p.remote.cert, "SEGL_CERT"), Key: p.or(p.remote.key, "SEGL_KEY")}
+}
+
+// identity reads the certificate that who shows.
+func (p *program) identity(who party) (tls.Certificate, error) {
+	files := p.identityFiles(who)
+	if files.Chain == "" || files.Key == "" {
+		prefix, variable := "--", "SEGL_"
+		if who == operator {
+			prefix, variable = "--operator-", "SEGL_OPERATOR_"
+		}
+		return tls.Certificate{}, misuse("there is no %s identity to show", who).hinted("give %scert and %skey, or set %sCERT and %sKEY", prefix, prefix, variable, variable)
+	}
+	return files.Load()
+}
+
+// forScope says who usually acts in s: operators for the platform, else the workload identity, unless only an operator's
+// is there.
+func (p *program) forScope(s identity.Scope) party {
+	if s.IsPlatform() || p.identityFiles(workload).Chain == "" && p.identityFiles(operator).Chain != "" {
+		return operator
+	}
+	return workload
+}
+
+// scopeFlag gives c the flag --scope.
+func scopeFlag(c *cobra.Command, into *string) {
+	text(c.Flags(), into, "scope", "SEGL_SCOPE", "`SCOPE`: platform, tenant, tenant/project or tenant/project/environment")
+}
+
+// scope reads --scope.
+func (p *program) scope(flag string) (identity.Scope, error) {
+	s := p.or(flag, "SEGL_SCOPE")
+	if s == "" {
+		return identity.Scope{}, misuse("there is no scope").hinted("give --scope or set SEGL_SCOPE, such as demo/shop/dev")
+	}
+	v, err := identity.ParseScope(s)
+	if err != nil {
+		return identity.Scope{}, misuse("%w", err)
+	}
+	return v, nil
+}

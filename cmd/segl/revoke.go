@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/cmd/segl/client"
+	"codeberg.org/dataverket/segl/cmd/segl/output"
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// certRevoke is `segl cert revoke`.
+func (p *program) certRevoke() *cobra.Command {
+	var reason string
+	var yes bool
+	c := p.changes(p.prints(&cobra.Command{
+		Use: "revoke {SERIAL|FILE} --reason REASON", Short: "Revoke a certificate, for ever", Args: exactly("SERIAL or FILE"),
+		Long: `Ends a certificate before its time, for ever. Revoking for keyCompromise also bars its
+key from any further certificate. At a terminal it asks for confirmation; elsewhere it
+does not. Revoking again for the same reason changes nothing and is no error.
+
+Reasons (RFC 5280 §5.3.1): unspecified, keyCompromise, affiliationChanged, superseded,
+cessationOfOperation; for operators also privilegeWithdrawn, cACompromise and
+aACompromise.`,
+		Example: "  segl cert revoke web.pem --reason keyCompromise",
+		RunE: func(c *cobra.Command, args []string) error {
+			why, err := cert.ParseReason(reason)
+			if err != nil {
+				return misuse("--%w", err)
+			}
+			serial, err := p.serial(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := p.within(c.Context())
+			defer cancel()
+			if p.plan || !yes && p.interactive() {
+				found, err := p.find(ctx, serial)
+				if err != nil {
+					return err
+				}
+				if p.plan {
+					return p.show(plan{Do: "revoke for " + why.String(), Subject: found.Serial, Scope: found.Scope, Profile: found.Profile, Names: found.Names})
+				}
+				if err := p.confirm(found); err != nil {
+					return err
+				}
+			}
+			return p.revoke(ctx, serial, why)
+		},
+	}))
+	c.Flags().StringVar(&reason, "reason", "unspecified", "`REASON` why")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	return c
+}
+
+func (p *program) revoke(ctx context.Context, serial cert.Serial, why cert.Reason) error {
+	remote, err := p.dial(p.anybody())
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+	var out api.Certificate
+	err = remote.Do(ctx, client.Request{
+		Method: http.MethodPost, Path: "/v1/certificates/" + serial.String() + ":revoke", Idempotent: true, // twice is once
+		Body: map[string]string{"reason": why.String()},
+	}, &out)
+	if err != nil {
+		return p.suggestOperator(err)
+	}
+	view := p.certView()
+	view.Details = view.Details[:3] // serial, status, revoked
+	return output.One(p.out, p.form, shown{out, p.status(out.Summary)}, view)
+}
+
+// interactive reports whether a person is there to be asked.
+func (p *program) interactive() bool {
+	for _, end := range []any{p.in, p.err} {
+		f, ok := end.(*os.File)
+		if !ok {
+			return false
+		}
+		s, err := f.Stat()
+		if err != nil || s.Mode()&os.ModeCharDevice == 0 {
+			return false
+		}
+		if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(s, null) {
+			return false
+		}
+	}
+	return true
+}
+
+// confirm shows what cannot be undone, and asks for the end of the serial.
+func (p *program) confirm(c api.Certificate) error {
+	const digits = 6
+	want := c.Serial[len(c.Serial)-digits:]
+	fmt.Fprintf(p.err, "This ends certificate %s of %s for ever:\n  %s\nType its last %d digits to go on: ", //nolint:errcheck // nowhere else to ask
+		c.Serial, c.Scope, strings.Join(c.Names, "\n  "), digits)
+	line, err := bufio.NewReader(p.in).ReadString('\n')
+	if strings.TrimSpace(line) != want {
+		if err != nil {
+			return failing(exitFailed, "reading the confirmation: %w", err)
+		}
+		return failing(exitFailed, "not confirmed: nothing was done").hinted("--yes goes on without asking")
+	}
+	return nil
+}
