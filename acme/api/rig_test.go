@@ -28,6 +28,7 @@ import (
 	"codeberg.org/dataverket/segl/acme/validate/dnstest"
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -361,4 +362,15 @@ func refused(t testing.TB, what string, res reply, status int, kind string) {
 	if res.header.Get("Content-Type") != "application/problem+json" || p.Detail == "" {
 		t.Errorf("%s: %v with detail %q", what, res.header, p.Detail)
 	}
+}
+
+// a0 is no account.
+var a0 uid.UID
+
+// uidOf reads the identifier a URL ends with.
+func uidOf(t testing.TB, url string) uid.UID {
+	t.Helper()
+	u, err := uid.Parse(url[strings.LastIndexByte(url, '/')+1:])
+	must(t, err)
+	return u
 }
