@@ -88,9 +88,11 @@ type ACME struct {
 	HTTPPort int    `yaml:"http_port"` // where http-01 connects. Default 80; only tests change it
 	TLSPort  int    `yaml:"tls_port"`  // where tls-alpn-01 connects. Default 443; only tests change it
 	Resolver string `yaml:"resolver"`  // DNS server that validation asks, host:port. Default: the system's
-	// Allow are address ranges that validation may reach although they are private or loopback. Link-local addresses and
-	// our own listeners stay out of reach.
-	Allow []netip.Prefix `yaml:"allow"`
+	// Allowed are the only address ranges that validation may reach. Default: all. Link-local addresses, cloud metadata,
+	// loopback and our own listeners are out of reach, whatever is allowed.
+	Allowed []netip.Prefix `yaml:"allowed"`
+	// Denied are ranges that validation may not reach, whatever is allowed. Default: none more.
+	Denied []netip.Prefix `yaml:"denied"`
 }
 
 const maxConfig = 1 << 20
@@ -145,6 +147,11 @@ func (c *Config) check() error {
 	for key, u := range map[string]*string{"urls.service": &c.URLs.Service, "urls.operator": &c.URLs.Operator, "urls.public": &c.URLs.Public} {
 		if err := checkURL(key, u); err != nil {
 			return err
+		}
+	}
+	for key, port := range map[string]int{"acme.http_port": c.ACME.HTTPPort, "acme.tls_port": c.ACME.TLSPort} {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%s: %d: want a port, 1 to 65535", key, port)
 		}
 	}
 	_, err := c.level()

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -289,6 +288,3 @@ func writeFile(path string, b []byte, mode fs.FileMode) error {
 	}
 	return nil
 }
-
-// loopbacks are the ranges that dev lets validation reach.
-var loopbacks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

@@ -306,6 +306,9 @@ func (s *Server) Close() {
 	if s.selfcert != nil {
 		s.selfcert.Close()
 	}
+	if s.acme != nil {
+		s.acme.store.Close()
+	}
 	if s.ledger != nil {
 		s.ledger.Close()
 	}
