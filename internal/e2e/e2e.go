@@ -1,6 +1,6 @@
 // Package e2e starts a real segl, as its users do, for tests that judge it with other people's programs.
 //
-// The binary is built once a test run, from this tree. A Segl is `segl dev` in a directory of its own on free ports, with
+// The binary is built once a test run, from this tree, unless SEGL_BINARY names another. A Segl is `segl dev` in a directory of its own on free ports, with
 // everything that dev.env says. What is asked of it goes through its listeners or its command line, never through its
 // packages. It is for tests alone.
 package e2e
@@ -13,10 +13,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,7 +29,11 @@ import (
 // startWithin is how long a first start may take on a busy machine: initdb, keys, authorities.
 const startWithin = 90 * time.Second
 
+// SEGL_BINARY names one that was built elsewhere, such as a release.
 var build = sync.OnceValues(func() (string, error) {
+	if bin := os.Getenv("SEGL_BINARY"); bin != "" {
+		return bin, nil
+	}
 	dir, err := os.MkdirTemp("", "segl-bin-")
 	if err != nil {
 		return "", err
@@ -51,10 +57,14 @@ func Binary(t testing.TB) string {
 	return bin
 }
 
-// Main is TestMain's body: it runs the tests and removes what Binary built.
+// Main is TestMain's body: it runs the tests, stops what Shared started and removes what Binary built.
 func Main(m *testing.M) {
 	code := m.Run()
-	if bin, err := build(); err == nil {
+	if err := unshare(); err != nil {
+		fmt.Fprintln(os.Stderr, "stopping the shared segl:", err) //nolint:errcheck // there is nowhere else to say it
+		code = max(code, 1)
+	}
+	if bin, err := build(); err == nil && bin != os.Getenv("SEGL_BINARY") {
 		os.RemoveAll(filepath.Dir(bin)) //nolint:errcheck // a temporary directory
 	}
 	os.Exit(code)
@@ -68,72 +78,120 @@ type Segl struct {
 	bin   string
 	flags []string
 	cmd   *exec.Cmd
-	log   *bytes.Buffer
-	done  chan error
+	log   locked
+	ready chan bool  // closed, at last, when it has ended
+	done  chan error // how it ended
 }
 
 // Start runs `segl dev` in a directory of its own on free ports, with further flags, and waits until it is ready. It is
 // stopped, and its log shown if the test failed, at the end of the test.
 func Start(t testing.TB, flags ...string) *Segl {
 	t.Helper()
-	// Not t.TempDir: its long names exceed what a unix socket's path may be.
-	dir, err := os.MkdirTemp("", "segl-e2e-")
+	s, err := prepare(Binary(t), flags)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // certificates below it are read by other users' programs
-		t.Fatal(err)
-	}
-	s := &Segl{Dir: filepath.Join(dir, "d"), bin: Binary(t), flags: flags}
 	t.Cleanup(func() {
-		s.Stop(t)
-		if t.Failed() {
-			t.Logf("segl's log:\n%s", tail(s.log.String(), 200))
+		if err := s.end(); err != nil {
+			t.Error(err)
 		}
-		os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+		s.explain(t, 0)
 	})
 	s.Begin(t)
 	return s
 }
 
-// Begin starts it again after Kill or Stop, in the same directory.
-func (s *Segl) Begin(t testing.TB) {
-	t.Helper()
-	args := append([]string{"dev", "--data", s.Dir, "--service", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0"}, s.flags...)
-	if s.log == nil {
-		s.log = new(bytes.Buffer)
+// prepare makes its directory.
+func prepare(bin string, flags []string) (*Segl, error) {
+	// Not t.TempDir: its long names exceed what a unix socket's path may be.
+	dir, err := os.MkdirTemp("", "segl-e2e-")
+	if err != nil {
+		return nil, err
 	}
-	s.cmd = exec.Command(s.bin, args...)
-	logs := &locked{b: s.log}
-	s.cmd.Stderr = logs
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // certificates below it are read by other users' programs
+		return nil, err
+	}
+	return &Segl{Dir: filepath.Join(dir, "d"), bin: bin, flags: flags}, nil
+}
+
+// end stops it and removes its directory.
+func (s *Segl) end() error {
+	return errors.Join(s.stop(), os.RemoveAll(filepath.Dir(s.Dir)))
+}
+
+// explain shows what was logged since an offset, if the test failed.
+func (s *Segl) explain(t testing.TB, from int) {
+	if t.Failed() {
+		t.Logf("segl's log:\n%s", tail(s.log.String()[from:], 200))
+	}
+}
+
+// Begin starts it again after Kill or Stop, in the same directory, with further flags for this run, and waits until it is
+// ready.
+func (s *Segl) Begin(t testing.TB, more ...string) {
+	t.Helper()
+	if err := s.begin(more...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Segl) begin(more ...string) error {
+	if err := s.spawn(more...); err != nil {
+		return err
+	}
+	select {
+	case ok := <-s.ready:
+		if !ok {
+			return fmt.Errorf("segl ended before it was ready:\n%s", tail(s.log.String(), 60))
+		}
+	case <-time.After(startWithin):
+		return fmt.Errorf("segl was not ready within %s:\n%s", startWithin, tail(s.log.String(), 60))
+	}
+	var err error
+	s.Env, err = readEnv(filepath.Join(s.Dir, "dev.env"))
+	return err
+}
+
+// Spawn is Begin that does not wait.
+func (s *Segl) Spawn(t testing.TB) {
+	t.Helper()
+	if err := s.spawn(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Segl) spawn(more ...string) error {
+	args := []string{"dev", "--data", s.Dir, "--service", "127.0.0.1:0", "--operator", "127.0.0.1:0", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0"}
+	s.cmd = exec.Command(s.bin, append(append(args, s.flags...), more...)...)
+	s.cmd.Stderr = &s.log
+	dieWithUs(s.cmd)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready := make(chan bool, 1)
-	s.done = make(chan error, 1)
-	go func() {
+	s.ready, s.done = make(chan bool, 1), make(chan error, 1)
+	started := make(chan error)
+	go follow(s.cmd, out, started, s.ready, s.done)
+	return <-started
+}
+
+// follow starts cmd and waits for its end. It stays on one thread, which ends with it: the death signal of Linux comes
+// when the thread dies that started the child.
+func follow(cmd *exec.Cmd, out io.Reader, started chan<- error, ready chan<- bool, done chan<- error) {
+	runtime.LockOSThread()
+	err := cmd.Start()
+	started <- err
+	if err == nil {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
 			if strings.HasPrefix(lines.Text(), "ready") {
 				ready <- true
 			}
 		}
-		s.done <- s.cmd.Wait()
-		close(ready)
-	}()
-	select {
-	case ok := <-ready:
-		if !ok {
-			t.Fatalf("segl ended before it was ready:\n%s", tail(logs.String(), 60))
-		}
-	case <-time.After(startWithin):
-		t.Fatalf("segl was not ready within %s:\n%s", startWithin, tail(logs.String(), 60))
+		err = cmd.Wait()
 	}
-	s.Env = readEnv(t, filepath.Join(s.Dir, "dev.env"))
+	done <- err
+	close(ready)
 }
 
 // Pid returns its process id.
@@ -142,24 +200,38 @@ func (s *Segl) Pid() int { return s.cmd.Process.Pid }
 // Kill ends it as a crash does, and waits until it is gone.
 func (s *Segl) Kill(t testing.TB) {
 	t.Helper()
+	if s.done == nil {
+		t.Fatal("segl is killed, but does not run")
+	}
 	s.cmd.Process.Kill() //nolint:errcheck // it may be gone already
 	<-s.done
-	s.done <- errors.New("killed")
+	s.done = nil
 }
 
 // Stop asks it to end and waits. A second Stop does nothing.
 func (s *Segl) Stop(t testing.TB) {
 	t.Helper()
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (s *Segl) stop() error {
 	if s.done == nil {
-		return
+		return nil
+	}
+	done := s.done
+	s.done = nil
+	if s.cmd.Process == nil {
+		return nil // it never began
 	}
 	s.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may be gone already
 	select {
-	case <-s.done:
-		s.done = nil
+	case <-done:
+		return nil
 	case <-time.After(60 * time.Second):
 		s.cmd.Process.Kill() //nolint:errcheck // the last resort
-		t.Error("segl did not end within 60 s of SIGTERM")
+		return errors.New("segl did not end within 60 s of SIGTERM")
 	}
 }
 
@@ -268,11 +340,10 @@ func Eventually(t testing.TB, limit time.Duration, f func() error) time.Duration
 	}
 }
 
-func readEnv(t testing.TB, path string) map[string]string {
-	t.Helper()
+func readEnv(path string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	vars := map[string]string{}
 	for line := range strings.Lines(string(text)) {
@@ -280,7 +351,7 @@ func readEnv(t testing.TB, path string) map[string]string {
 			vars[k] = strings.Trim(v, "'")
 		}
 	}
-	return vars
+	return vars, nil
 }
 
 func tail(s string, lines int) string {
@@ -291,7 +362,7 @@ func tail(s string, lines int) string {
 // locked is a buffer that a process writes while a test reads.
 type locked struct {
 	mu sync.Mutex
-	b  *bytes.Buffer
+	b  bytes.Buffer
 }
 
 func (l *locked) Write(p []byte) (int, error) {
