@@ -28,7 +28,9 @@ type Config struct {
 	// Below are the problems of what the CA stands on: which errors mean that the database is away, that a scope is
 	// missing.
 	Below web.Table
-	Facts Facts // of the operator's door
+	// Of the operator's door.
+	Facts   Facts
+	Serials Serials
 }
 
 // Facts reads what happened.
@@ -77,6 +79,10 @@ func Operator(c Config) web.Door {
 		web.Route{
 			Method: http.MethodGet, Path: "/v1/facts", ID: "listFacts", Access: web.Operator,
 			Summary: "What happened, in order", Handler: web.JSON(d.facts),
+		},
+		web.Route{
+			Method: http.MethodGet, Path: "/v1/serials", ID: "listSerials", Access: web.Operator,
+			Summary: "Every serial the ledger knows, in the order of their making, abandoned ones included", Handler: web.JSON(d.serials),
 		})}
 }
 

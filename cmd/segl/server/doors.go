@@ -27,7 +27,7 @@ type doors struct{ service, operator []web.Door }
 
 func (s *Server) openDoors() (doors, error) {
 	config := func(url string) caapi.Config {
-		return caapi.Config{CA: s.ca, URL: url, Below: below(), Facts: s.ledger}
+		return caapi.Config{CA: s.ca, URL: url, Below: below(), Facts: s.ledger, Serials: s.ledger}
 	}
 	var d doors
 	var err error
