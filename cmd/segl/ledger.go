@@ -92,12 +92,6 @@ var factView = output.View[api.Fact]{
 	},
 }
 
-// An entry is one serial that the ledger knows.
-type entry struct {
-	Serial string `json:"serial"`
-	State  string `json:"state"` // open, issued, revoked or abandoned
-}
-
 // ledgerSerials is `segl ledger serials`.
 func (p *program) ledgerSerials() *cobra.Command {
 	return p.prints(&cobra.Command{
@@ -114,15 +108,15 @@ forms than a table say which is which.`,
 			if p.form == output.Table {
 				p.form = output.Name
 			}
-			return output.List(p.out, p.form, client.List[entry](c.Context(), remote, client.Listing{Path: "/v1/serials", Member: "serials"}), entryView)
+			return output.List(p.out, p.form, client.List[api.Known](c.Context(), remote, client.Listing{Path: "/v1/serials", Member: "serials"}), knownView)
 		},
 	})
 }
 
-var entryView = output.View[entry]{
-	Name: func(e entry) string { return e.Serial },
-	Columns: []output.Column[entry]{
-		{Head: "SERIAL", Cell: func(e entry) string { return e.Serial }},
-		{Head: "STATE", Cell: func(e entry) string { return e.State }},
+var knownView = output.View[api.Known]{
+	Name: func(k api.Known) string { return k.Serial },
+	Columns: []output.Column[api.Known]{
+		{Head: "SERIAL", Cell: func(k api.Known) string { return k.Serial }},
+		{Head: "STATE", Cell: func(k api.Known) string { return k.State }},
 	},
 }

@@ -1,0 +1,53 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// Serials returns what became of every intent after the serial given, at most limit of them, in ascending order: that is,
+// by site and by time. The zero Serial is before all. One made meanwhile may be missed by who has passed its second.
+func (l *Ledger) Serials(ctx context.Context, after cert.Serial, limit int) ([]ca.Known, error) {
+	from := after.Bytes()
+	if after.IsZero() {
+		from = []byte{}
+	}
+	rows, err := l.db.Query(ctx, `
+		SELECT i.serial,
+		       CASE
+		           WHEN o.serial IS NULL THEN 'open'
+		           WHEN o.signature IS NULL THEN 'abandoned'
+		           WHEN r.serial IS NULL THEN 'issued'
+		           ELSE 'revoked'
+		       END
+		FROM   (
+			SELECT serial
+			FROM   intent
+			WHERE  serial > $1
+			ORDER  BY serial
+			LIMIT  $2
+		) i
+		LEFT   JOIN outcome o ON o.serial = i.serial
+		LEFT   JOIN revocation r ON r.serial = i.serial
+		ORDER  BY i.serial`, from, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing serials: %w", err)
+	}
+	known, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k ca.Known, err error) {
+		var serial []byte
+		if err = row.Scan(&serial, &k.State); err != nil {
+			return k, err
+		}
+		k.Serial, err = cert.SerialFromBytes(serial)
+		return k, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing serials: %w", err)
+	}
+	return known, nil
+}
