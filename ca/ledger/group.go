@@ -11,11 +11,13 @@ import (
 )
 
 // Group commit. Concurrent writes of one kind share a transaction: while one batch is being committed the next gathers, so
-// an idle ledger answers at once and a busy one commits many writes a round trip. No timer is involved.
+// an idle ledger answers at once and a busy one commits many writes a round trip. Once the next is large it does not wait for
+// the first, so a slow commit bounds latency, not throughput. No timer is involved.
 const (
 	groupSize    = 128
+	groupLarge   = 32
 	groupQueue   = 1024
-	groupWorkers = 2
+	groupWorkers = 4
 	groupTimeout = 10 * time.Second
 )
 
@@ -30,13 +32,15 @@ type asked[T any] struct {
 // A group gathers writes. run writes a batch in one transaction and sets each write's own err; an error that it returns
 // means that the whole transaction failed.
 type group[T any] struct {
-	queue chan *asked[T]
-	run   func(context.Context, []*asked[T]) error
-	wait  sync.WaitGroup
+	queue     chan *asked[T]
+	gathering sync.Mutex    // held by the worker that gathers
+	turn      chan struct{} // holds one token while a batch that is not large is being committed
+	run       func(context.Context, []*asked[T]) error
+	wait      sync.WaitGroup
 }
 
 func newGroup[T any](run func(context.Context, []*asked[T]) error) *group[T] {
-	g := &group[T]{queue: make(chan *asked[T], groupQueue), run: run}
+	g := &group[T]{queue: make(chan *asked[T], groupQueue), turn: make(chan struct{}, 1), run: run}
 	for range groupWorkers {
 		g.wait.Go(g.work)
 	}
@@ -56,6 +60,11 @@ func (g *group[T]) do(ctx context.Context, write T) error {
 	case <-a.done:
 		return a.err
 	case <-ctx.Done():
+	}
+	select {
+	case <-a.done: // both at once: what is known counts
+		return a.err
+	default:
 		return fmt.Errorf("waiting for the ledger: %w", ctx.Err())
 	}
 }
@@ -67,22 +76,55 @@ func (g *group[T]) close() {
 }
 
 func (g *group[T]) work() {
-	for first := range g.queue {
-		batch := []*asked[T]{first}
-	gather:
-		for len(batch) < groupSize {
-			select {
-			case next, ok := <-g.queue:
-				if !ok {
-					break gather
-				}
-				batch = append(batch, next)
-			default:
-				break gather
-			}
+	for {
+		batch, release := g.gather()
+		if batch == nil {
+			return
 		}
 		g.commit(batch)
+		release()
 	}
+}
+
+// gather returns the next batch once it is its turn or it is large, and what gives the turn back; nil when all is done. One
+// worker gathers at a time, so that batches grow.
+func (g *group[T]) gather() (batch []*asked[T], release func()) {
+	g.gathering.Lock()
+	defer g.gathering.Unlock()
+	first, ok := <-g.queue
+	if !ok {
+		return nil, nil
+	}
+	batch = g.drain([]*asked[T]{first})
+	for queue := g.queue; len(batch) < groupLarge; {
+		select {
+		case g.turn <- struct{}{}:
+			return g.drain(batch), func() { <-g.turn }
+		case next, ok := <-queue:
+			if !ok {
+				queue = nil // closed: nothing more comes, and the turn does
+				continue
+			}
+			batch = append(batch, next)
+		}
+	}
+	return g.drain(batch), func() {}
+}
+
+// drain adds what is waiting.
+func (g *group[T]) drain(batch []*asked[T]) []*asked[T] {
+	for len(batch) < groupSize {
+		select {
+		case next, ok := <-g.queue:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, next)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // commit writes a batch. One bad write must not cost the others theirs: when the transaction is known to have failed,

@@ -101,6 +101,9 @@ func parse(url string) (*pgxpool.Config, error) {
 		"application_name": "segl",
 		// A replica that stalls inside a transaction must not hold its locks, nor hold back the seals, for ever.
 		"idle_in_transaction_session_timeout": "60s",
+		// Statements are few, prepared, and look rows up by identifiers that prune partitions as they run: one plan serves every
+		// call. Left to choose, the server plans the batch statements anew each time, which costs as much as running them.
+		"plan_cache_mode": "force_generic_plan",
 	}
 	for name, value := range defaults {
 		if _, ok := cc.RuntimeParams[name]; !ok {
