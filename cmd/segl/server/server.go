@@ -65,22 +65,18 @@ func Migrate(ctx context.Context, cfg Config) error {
 
 // Open brings everything up to the point where Run can serve: schema, ledger, keys, authorities, listeners. Opening is
 // where a database, a passphrase or a key that cannot be trusted is refused.
-func Open(ctx context.Context, cfg Config, log *slog.Logger) (s *Server, err error) {
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("checking configuration: %w", err)
 	}
-	s = &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = web.NewMetrics(s.registry)
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
 	for _, step := range []func(context.Context) error{
 		s.openDatabase, s.openListeners, s.openLedger, s.openKeys, s.openCA, s.openStatus, s.openACME, s.openCertificates,
 	} {
 		if err := step(ctx); err != nil {
+			s.Close()
 			return nil, err
 		}
 	}
