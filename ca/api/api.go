@@ -152,11 +152,11 @@ func (d *door) across(who web.Access) []web.Route {
 		},
 		{
 			Method: http.MethodGet, Path: "/v1/certificates/{serial}", ID: "show", Access: who,
-			Summary: "One certificate, wherever it is", Handler: web.JSON(d.show),
+			Summary: "One certificate, wherever it is", Handler: web.JSON(d.showAnywhere),
 		},
 		{
 			Method: http.MethodPost, Path: "/v1/certificates/{serial}:revoke", ID: "revoke", Access: who,
-			Summary: "Revoke a certificate, wherever it is, for ever", Handler: web.JSON(d.revoke),
+			Summary: "Revoke a certificate, wherever it is, for ever", Handler: web.JSON(d.revokeAnywhere),
 		},
 	}
 }

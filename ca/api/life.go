@@ -52,25 +52,44 @@ func (d *door) enrol(ctx context.Context, who identity.Caller, in EnrollRequest)
 // RevokeRequest ends a certificate.
 type RevokeRequest struct {
 	named
+	Ending
+}
+
+// RevokeAnywhereRequest ends a certificate wherever it is.
+type RevokeAnywhereRequest struct {
+	Serial cert.Serial `json:"-" path:"serial" pattern:"^10[0-9a-f]{34}$"`
+	Ending
+}
+
+// An Ending says why.
+type Ending struct {
 	Reason string `json:"reason" required:"true" description:"Why: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation; operators also cACompromise, privilegeWithdrawn, aACompromise (RFC 5280 §5.3.1)."`
 }
 
-// named is a certificate by its serial, in the scope of the path if that has one.
+// named is a certificate by its serial, in the scope of the path.
 type named struct {
-	Scope  identity.Scope `json:"-" path:"tenant,project,environment"`
-	Serial cert.Serial    `json:"-" path:"serial" pattern:"^10[0-9a-f]{34}$"`
+	place
+	Serial cert.Serial `json:"-" path:"serial" pattern:"^10[0-9a-f]{34}$"`
 }
 
-// revoke answers the same to the same: who asks again, because the answer was lost, is told of the revocation there is.
 func (d *door) revoke(ctx context.Context, who identity.Caller, in RevokeRequest) (Certificate, error) {
+	return d.end(ctx, who, in.Scope, in.Serial, in.Ending)
+}
+
+func (d *door) revokeAnywhere(ctx context.Context, who identity.Caller, in RevokeAnywhereRequest) (Certificate, error) {
+	return d.end(ctx, who, identity.Scope{}, in.Serial, in.Ending)
+}
+
+// end answers the same to the same: who asks again, because the answer was lost, is told of the revocation there is.
+func (d *door) end(ctx context.Context, who identity.Caller, within identity.Scope, s cert.Serial, in Ending) (Certificate, error) {
 	why, err := cert.ParseReason(in.Reason)
 	if err != nil {
 		return Certificate{}, &policy.Refusal{What: fmt.Sprintf("reason %.40q", in.Reason), Rule: "the list of reasons", Remedy: err.Error()}
 	}
-	if _, err := d.find(ctx, who, in.named); err != nil {
+	if _, err := d.find(ctx, who, within, s); err != nil {
 		return Certificate{}, err
 	}
-	c, err := d.CA.Revoke(ctx, who, in.Serial, why)
+	c, err := d.CA.Revoke(ctx, who, s, why)
 	if errors.Is(err, ca.ErrAlreadyRevoked) && c.Revoked != nil && c.Revoked.Reason == why {
 		err = nil
 	}

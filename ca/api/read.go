@@ -15,24 +15,37 @@ import (
 )
 
 // find returns a certificate that who may see: its own, one of its scope or below, or any for an operator. Of others it
-// says that they are not there.
-func (d *door) find(ctx context.Context, who identity.Caller, in named) (ca.Certificate, error) {
-	c, err := d.CA.Certificate(ctx, in.Serial)
+// says that they are not there, and of those outside the scope within, unless that is zero.
+func (d *door) find(ctx context.Context, who identity.Caller, within identity.Scope, s cert.Serial) (ca.Certificate, error) {
+	c, err := d.CA.Certificate(ctx, s)
 	if err != nil {
-		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", in.Serial, err)
+		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", s, err)
 	}
 	own := who.Serial == c.Serial
-	if !own && !who.May(c.Scope) || !in.Scope.IsZero() && !in.Scope.Contains(c.Scope) {
-		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", in.Serial, ca.ErrNotFound)
+	if !own && !who.May(c.Scope) || !within.IsZero() && !within.Contains(c.Scope) {
+		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", s, ca.ErrNotFound)
 	}
 	return c, nil
 }
 
-// ShowRequest names a certificate.
+// ShowRequest names a certificate of a scope.
 type ShowRequest struct{ named }
 
+// ShowAnywhereRequest names a certificate.
+type ShowAnywhereRequest struct {
+	Serial cert.Serial `json:"-" path:"serial" pattern:"^10[0-9a-f]{34}$"`
+}
+
 func (d *door) show(ctx context.Context, who identity.Caller, in ShowRequest) (Certificate, error) {
-	c, err := d.find(ctx, who, in.named)
+	return d.shown(ctx, who, in.Scope, in.Serial)
+}
+
+func (d *door) showAnywhere(ctx context.Context, who identity.Caller, in ShowAnywhereRequest) (Certificate, error) {
+	return d.shown(ctx, who, identity.Scope{}, in.Serial)
+}
+
+func (d *door) shown(ctx context.Context, who identity.Caller, within identity.Scope, s cert.Serial) (Certificate, error) {
+	c, err := d.find(ctx, who, within, s)
 	if err != nil {
 		return Certificate{}, err
 	}

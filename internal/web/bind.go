@@ -150,7 +150,7 @@ func (p *plan) bindBody(c *call, v reflect.Value) error {
 		return err
 	}
 	for _, f := range p.required {
-		if v.FieldByIndex(f.index).IsZero() {
+		if m := v.FieldByIndex(f.index); m.IsZero() || m.Kind() == reflect.Slice && m.Len() == 0 {
 			return malformed(fmt.Sprintf("member %q is missing or empty", f.name), "see /openapi.json")
 		}
 	}

@@ -236,7 +236,11 @@ func (d *describer) schema(t reflect.Type, request bool) (object, error) {
 	s, err := r.Reflect(reflect.New(t).Elem().Interface(),
 		jsonschema.DefinitionsPrefix(prefix), jsonschema.RootRef,
 		jsonschema.InterceptDefName(func(t reflect.Type, _ string) string { return exported(t.Name()) }),
-		jsonschema.InterceptNullability(func(p jsonschema.InterceptNullabilityParams) { p.Schema.RemoveType(jsonschema.Null) }),
+		jsonschema.InterceptNullability(func(p jsonschema.InterceptNullabilityParams) {
+			if p.OmitEmpty || p.Type.Kind() != reflect.Pointer { // our lists are never null; pointers that are always there may be
+				p.Schema.RemoveType(jsonschema.Null)
+			}
+		}),
 		jsonschema.CollectDefinitions(func(name string, s jsonschema.Schema) { d.add(name, s, request) }))
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", t, err)

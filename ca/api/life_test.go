@@ -1,0 +1,225 @@
+package api_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/web"
+)
+
+type body = map[string]any
+
+// An order whose answer was lost is repeated under its name and gets the same certificate; nobody else's key or name does.
+func TestRepeatingUnderOneNameGivesOneCertificate(t *testing.T) {
+	r := newRig(t)
+	order := body{"csr": csr(t, pkitest.Key(t), "dns:a.demo.test"), "profile": "server"}
+	ask := func(as string, in body, header ...string) (api.Certificate, int) {
+		var c api.Certificate
+		status := r.send(t, as, http.MethodPost, r.service+demoCerts, in, &c, header...)
+		return c, status
+	}
+	first, status := ask("demo", order, "Idempotency-Key", "k1")
+	again, status2 := ask("demo", order, "Idempotency-Key", "k1")
+	if status != 201 || status2 != 201 || first.Serial == "" || first.Certificate != again.Certificate {
+		t.Errorf("%d %s, then %d %s", status, first.Serial, status2, again.Serial)
+	}
+	for name, other := range map[string]struct {
+		as     string
+		header []string
+	}{
+		"another key":    {"demo", []string{"Idempotency-Key", "k2"}},
+		"no key":         {"demo", nil},
+		"another caller": {"demo tenant", []string{"Idempotency-Key", "k1"}},
+	} {
+		if c, status := ask(other.as, order, other.header...); status != 201 || c.Serial == first.Serial {
+			t.Errorf("%s: %d %s, want a certificate of its own", name, status, c.Serial)
+		}
+	}
+	order["csr"] = csr(t, pkitest.Key(t), "dns:a.demo.test")
+	if _, status := ask("demo", order, "Idempotency-Key", "k1"); status != http.StatusConflict {
+		t.Errorf("another request under the same key: %d, want 409", status)
+	}
+}
+
+func TestManyAtOnceUnderOneNameGetOneCertificate(t *testing.T) {
+	r := newRig(t)
+	order := body{"csr": csr(t, pkitest.Key(t), "dns:a.demo.test"), "profile": "server"}
+	r.as(t, "demo")
+	var mu sync.Mutex
+	serials := map[string]int{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				var c api.Certificate
+				status := r.send(t, "demo", http.MethodPost, r.service+demoCerts, order, &c, "Idempotency-Key", "k")
+				if status == http.StatusConflict {
+					continue // in progress; the deadline of the test bounds this
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				serials[c.Serial]++
+				return
+			}
+		})
+	}
+	wg.Wait()
+	if len(serials) != 1 {
+		t.Errorf("got %v, want one certificate", serials)
+	}
+}
+
+// A batch under a name is repeated as a whole.
+func TestABatchIsRepeatedUnderItsName(t *testing.T) {
+	r := newRig(t)
+	var orders []body
+	for i := range 20 {
+		orders = append(orders, body{"csr": csr(t, pkitest.Key(t), fmt.Sprintf("dns:n%d.demo.test", i)), "profile": "server"})
+	}
+	var first, again api.BatchAnswer
+	in := body{"requests": orders}
+	if s := r.send(t, "demo", http.MethodPost, r.service+demoCerts+":batch", in, &first, "Idempotency-Key", "b"); s != 200 {
+		t.Fatal(s)
+	}
+	r.send(t, "demo", http.MethodPost, r.service+demoCerts+":batch", in, &again, "Idempotency-Key", "b")
+	for i := range orders {
+		a, b := first.Items[i].Certificate, again.Items[i].Certificate
+		if a == nil || b == nil || a.Serial != b.Serial || a.Names[0] != fmt.Sprintf("dns:n%d.demo.test", i) {
+			t.Errorf("item %d: %v, then %v", i, first.Items[i], again.Items[i])
+		}
+	}
+	var p web.Problem
+	for range 81 {
+		orders = append(orders, orders[0])
+	}
+	if s := r.send(t, "demo", http.MethodPost, r.service+demoCerts+":batch", body{"requests": orders}, &p); s != 400 || p.Type != "urn:segl:problem:batch-too-large" {
+		t.Errorf("101 at once: %d %v", s, p)
+	}
+}
+
+// From a token to an identity, and from that to the next: the whole life of a workload.
+func TestEnrolRenewRevoke(t *testing.T) {
+	r := newRig(t)
+	var token api.Invitation
+	if s := r.send(t, "demo", http.MethodPost, r.service+"/v1/tenants/demo/projects/shop/environments/dev/enrollment-tokens",
+		body{"workload": "web", "names": []string{"dns:web.demo.test"}, "ttl": "10m"}, &token); s != 201 {
+		t.Fatal(s)
+	}
+	key := pkitest.Key(t)
+	enrol := body{"token": token.Token, "csr": csr(t, key, "dns:web.demo.test")}
+	var mine, again api.Certificate
+	var p web.Problem
+	if s := r.send(t, "nobody", http.MethodPost, r.service+"/v1/certificates:enroll", enrol, &mine); s != 201 {
+		t.Fatal(s)
+	}
+	if mine.Identity != "spiffe://segl.test/tenant/demo/project/shop/environment/dev/web" || mine.Identity != token.Identity {
+		t.Errorf("enrolled as %s", mine.Identity)
+	}
+	if s := r.send(t, "other tenant", http.MethodPost, r.service+"/v1/certificates:enroll", enrol, &again); s != 201 || again.Serial != mine.Serial {
+		t.Errorf("the same token and key again: %d %s, want %s", s, again.Serial, mine.Serial)
+	}
+	enrol["csr"] = csr(t, pkitest.Key(t))
+	if s := r.send(t, "nobody", http.MethodPost, r.service+"/v1/certificates:enroll", enrol, &p); s != 409 || p.Type != "urn:segl:problem:token-used" {
+		t.Errorf("the token with another key: %d %v", s, p)
+	}
+
+	r.certs["web"] = pair(t, mine.Certificate, key)
+	var next api.Certificate
+	nextKey := pkitest.Key(t)
+	renewal := body{"csr": csr(t, nextKey)}
+	if s := r.send(t, "web", http.MethodPost, r.service+"/v1/certificates:renew", renewal, &next); s != 201 || next.Serial == mine.Serial || next.Identity != mine.Identity {
+		t.Fatalf("%d %+v", s, next)
+	}
+	if s := r.send(t, "web", http.MethodPost, r.service+"/v1/certificates:renew", renewal, &again); s != 201 || again.Serial != next.Serial {
+		t.Errorf("the renewal again: %d %s, want %s", s, again.Serial, next.Serial)
+	}
+	if s := r.send(t, "web", http.MethodPost, r.service+"/v1/certificates:renew", body{"csr": csr(t, pkitest.Key(t))}, &p); s != 409 || p.Type != "urn:segl:problem:already-done" {
+		t.Errorf("a second successor: %d %v", s, p)
+	}
+
+	r.certs["web 2"] = pair(t, next.Certificate, nextKey)
+	if s := r.send(t, "web 2", http.MethodPost, r.service+"/v1/certificates/"+next.Serial+":revoke", body{"reason": "keyCompromise"}, &again); s != 200 || again.Revoked == nil {
+		t.Fatalf("%d %+v", s, again)
+	}
+	if s := r.send(t, "web 2", http.MethodPost, r.service+"/v1/certificates:renew", renewal, &p); s != 403 {
+		t.Errorf("a revoked certificate renews: %d %v", s, p)
+	}
+	if s := r.send(t, "demo", http.MethodPost, r.service+demoCerts, body{"csr": csr(t, nextKey, "dns:a.demo.test"), "profile": "server"}, &p); s != 403 || p.Type != "urn:segl:problem:key-blocked" {
+		t.Errorf("the compromised key again: %d %v", s, p)
+	}
+}
+
+func TestAnExpiredTokenLetsNobodyIn(t *testing.T) {
+	r := newRig(t)
+	var token api.Invitation
+	r.send(t, "demo", http.MethodPost, r.service+"/v1/tenants/demo/projects/shop/environments/dev/enrollment-tokens", body{"workload": "web"}, &token)
+	r.Advance(time.Hour + time.Second)
+	var p web.Problem
+	if s := r.send(t, "nobody", http.MethodPost, r.service+"/v1/certificates:enroll", body{"token": token.Token, "csr": csr(t, pkitest.Key(t))}, &p); s != 403 {
+		t.Errorf("%d %v", s, p)
+	}
+}
+
+// Following next_page_token shows everything once, in order of expiry.
+func TestListsPageToTheEnd(t *testing.T) {
+	r := newRig(t)
+	want := map[string]bool{}
+	for i := range 7 {
+		var c api.Certificate
+		r.send(t, "demo", http.MethodPost, r.service+demoCerts, body{
+			"csr": csr(t, pkitest.Key(t), fmt.Sprintf("dns:n%d.demo.test", i)), "profile": "server", "ttl": fmt.Sprintf("%dh", 90-i/2),
+		}, &c)
+		want[c.Serial] = true
+	}
+	var last time.Time
+	token := ""
+	for pages := 1; ; pages++ {
+		var page api.CertificateList
+		r.send(t, "demo", http.MethodGet, r.service+demoCerts+"?page_size=3"+token, nil, &page)
+		for _, c := range page.Certificates {
+			if c.NotAfter.Before(last) {
+				t.Errorf("%s ends before the one ahead of it", c.Serial)
+			}
+			last = c.NotAfter.Time
+			delete(want, c.Serial)
+		}
+		if page.NextPageToken == nil {
+			break
+		}
+		text, err := page.NextPageToken.MarshalText()
+		must(t, err)
+		token = "&page_token=" + string(text)
+		if pages > 10 {
+			t.Fatal("the list does not end")
+		}
+	}
+	if len(want) != 0 {
+		t.Errorf("not listed: %v", want)
+	}
+}
+
+func pair(t testing.TB, chain string, key any) tls.Certificate {
+	t.Helper()
+	var c tls.Certificate
+	rest := []byte(chain)
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c.Certificate = append(c.Certificate, block.Bytes)
+	}
+	var err error
+	c.Leaf, err = x509.ParseCertificate(c.Certificate[0])
+	must(t, err)
+	c.PrivateKey = key
+	return c
+}
