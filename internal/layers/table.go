@@ -123,6 +123,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"acme/jws/jwstest":               {Layer: Testing},
 		"acme/validate/dnstest":          {Layer: Testing},
+		"internal/bench":                 {Layer: Testing},
 		"internal/e2e":                   {Layer: Testing},
 		"internal/layers":                {Layer: Testing},
 		"internal/pkitest":               {Layer: Testing},
