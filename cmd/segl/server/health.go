@@ -29,6 +29,7 @@ func (s *Server) addHealth() {
 		web.Check{Name: "keys", Probe: s.probeKeys()},
 		web.Check{Name: "partitions", Probe: s.probePartitions},
 		web.Check{Name: "lists", Probe: s.probeLists},
+		web.Check{Name: "ocsp", Probe: func(context.Context) error { return s.status.responder.Ready() }},
 	)
 	pool := func(name, help string, value func() float64) {
 		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))

@@ -13,7 +13,7 @@ import (
 )
 
 // An observedLedger measures the writes that make the ledger: how many, how they ended, how long they took. It changes
-// nothing else.
+// nothing else, but tells this replica's caches of a revocation.
 type observedLedger struct {
 	ca.Ledger
 	writes  *prometheus.HistogramVec
@@ -21,11 +21,12 @@ type observedLedger struct {
 	revoked *prometheus.CounterVec
 	refused *prometheus.CounterVec
 	gone    prometheus.Counter
+	ended   func(cert.Serial) // told before whoever revoked gets the answer; other replicas hear by notice
 }
 
-func observe(l ca.Ledger, r prometheus.Registerer) *observedLedger {
+func observe(l ca.Ledger, r prometheus.Registerer, ended func(cert.Serial)) *observedLedger {
 	o := &observedLedger{
-		Ledger: l,
+		Ledger: l, ended: ended,
 		writes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "segl_ledger_write_seconds", Help: "Time one write waited for its durable group commit, by kind of write and how it ended.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
@@ -86,6 +87,7 @@ func (o *observedLedger) Revoke(ctx context.Context, r ca.Revocation) error {
 	err := o.Ledger.Revoke(ctx, r)
 	o.write("revoke", began, err)
 	if err == nil {
+		o.ended(r.Serial)
 		o.revoked.WithLabelValues(r.Reason.String()).Inc()
 	}
 	return err

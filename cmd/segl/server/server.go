@@ -179,7 +179,7 @@ func (s *Server) openKeys(ctx context.Context) error {
 }
 
 func (s *Server) openCA(ctx context.Context) error {
-	observed := observe(s.ledger, s.registry)
+	observed := observe(s.ledger, s.registry, s.ended)
 	var err error
 	s.ca, err = ca.New(ca.Config{
 		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Now: s.now, //nolint:gosec // checked
@@ -238,6 +238,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	}
 	background.Go(func() { s.hear(ctx) })
 	background.Go(func() { s.selfcert.Run(ctx) })
+	background.Go(func() { s.delegates(ctx) })
 	s.acme.run(ctx, &background)
 
 	all, err := s.servers()
@@ -268,19 +269,14 @@ func (s *Server) hear(ctx context.Context) {
 		Channels: []string{ledger.RevokedChannel, tenancy.Channel},
 		Connected: func() {
 			s.standing.Drop(cert.Serial{})
-			s.status.dropAll()
+			s.status.drop(cert.Serial{})
 			s.reloadScopes(ctx)
 		},
 		Notice: func(channel, payload string) {
 			switch channel {
 			case ledger.RevokedChannel:
 				if serial, err := cert.ParseSerial(payload); err == nil {
-					s.standing.Drop(serial)
-					s.status.drop(serial)
-				}
-				select {
-				case s.revoked <- struct{}{}:
-				default: // already woken
+					s.ended(serial)
 				}
 			case tenancy.Channel:
 				s.reloadScopes(ctx)
@@ -288,6 +284,16 @@ func (s *Server) hear(ctx context.Context) {
 		},
 		Log: s.log,
 	})
+}
+
+// ended makes this replica forget what it believed about a serial that is revoked, and wakes the lists duty.
+func (s *Server) ended(serial cert.Serial) {
+	s.standing.Drop(serial)
+	s.status.drop(serial)
+	select {
+	case s.revoked <- struct{}{}:
+	default: // already woken
+	}
 }
 
 func (s *Server) reloadScopes(ctx context.Context) {

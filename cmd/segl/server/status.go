@@ -8,7 +8,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	caapi "codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/ca/crl"
+	"codeberg.org/dataverket/segl/ca/ocsp"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -16,7 +18,8 @@ import (
 
 // status is what publishes the ledger: lists and OCSP.
 type status struct {
-	lists crl.Config
+	lists     crl.Config
+	responder *ocsp.Responder
 }
 
 // openStatus makes the lists that are missing before anything is issued: a certificate never names a list that is not
@@ -26,6 +29,10 @@ func (s *Server) openStatus(ctx context.Context) error {
 	builder := crl.New(s.status.lists)
 	if err := builder.RunOnce(ctx); err != nil {
 		return fmt.Errorf("making the first lists: %w", err)
+	}
+	s.status.responder = ocsp.New(ocsp.Config{Ledger: s.ledger, Enroller: s.ca, Authorities: s.answerers, Now: s.now})
+	if err := s.status.responder.RunOnce(ctx); err != nil {
+		return err
 	}
 	s.duties = append(s.duties, duty.Duty{
 		Name: "lists", Every: time.Second, Wake: s.revoked,
@@ -54,8 +61,35 @@ func (s *Server) signers() []crl.Authority {
 	return out
 }
 
-func (*status) drop(cert.Serial) {}
-func (*status) dropAll()         {}
+// drop forgets what was answered about a serial that has been revoked; the zero Serial, about all.
+func (s *status) drop(serial cert.Serial) { s.responder.Drop(serial) }
+
+// delegates keeps this replica's OCSP responders enrolled until ctx ends. Their keys are in its memory alone, so each
+// replica does this for itself.
+func (s *Server) delegates(ctx context.Context) {
+	const every, retry = 10 * time.Minute, 5 * time.Second
+	for wait := every; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = every
+		if err := s.status.responder.RunOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("ocsp responder not enrolled", "err", err)
+			wait = retry
+		}
+	}
+}
+
+// answerers are the authorities as the OCSP responder wants them.
+func (s *Server) answerers() []ocsp.Authority {
+	var out []ocsp.Authority
+	for _, a := range s.ca.Authorities() {
+		out = append(out, ocsp.Authority{ID: a.ID, Name: a.Name, Certificate: a.Certificate})
+	}
+	return out
+}
 
 // probeLists fails when a list is about to end: who checks lists then lets nobody in.
 func (s *Server) probeLists(ctx context.Context) error {
@@ -69,4 +103,7 @@ func (s *Server) probeLists(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) publicDoors() []web.Door { return nil }
+func (s *Server) publicDoors() []web.Door {
+	lists := crl.NewServer(s.status.lists)
+	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, AllLists: lists.PEM, Below: below()})}
+}
