@@ -6,6 +6,7 @@
 package audit
 
 import (
+	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -59,7 +60,7 @@ func Columns(facts ...Fact) []any {
 	subject, why := make([]string, n), make([]string, n)
 	for i, f := range facts {
 		at[i], scope[i], allowed[i], what[i] = f.At, f.Scope.String(), !f.Refused, f.What
-		actor[i], act[i], subject[i], why[i] = f.Who.Actor, f.Who.Act, clip(f.Subject), clip(f.Why)
+		actor[i], act[i], subject[i], why[i] = clip(f.Who.Actor), clip(f.Who.Act), clip(f.Subject), clip(f.Why)
 		if !f.Serial.IsZero() {
 			serial[i] = f.Serial.Bytes()
 		}
@@ -67,11 +68,10 @@ func Columns(facts ...Fact) []any {
 	return []any{at, scope, allowed, what, actor, act, serial, subject, why}
 }
 
-// clip bounds what a stranger can write into the ledger.
+// clip bounds what a stranger can write into the ledger, and makes it text as Postgres takes it: UTF-8 without NUL. A
+// refusal must not fail for what was refused.
 func clip(s string) string {
 	const most = 256
-	if len(s) <= most {
-		return s
-	}
-	return s[:most]
+	s = s[:min(most, len(s))]
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
