@@ -63,17 +63,16 @@ func checkECDSA(k *ecdsa.PublicKey) error {
 	return nil
 }
 
-// smallOrder lists the canonical encodings of the points of small order on edwards25519 (RFC 8032 §5.1.7 leaves them to
-// the verifier): anyone can forge under them.
+// smallOrder lists every encoding of the points of small order on edwards25519, but for the sign of x in the last bit: those
+// of RFC 8032 §5.1.2 and those that its decoders take besides, of y = p and y = p + 1. Anyone can forge under them.
 var smallOrder = [][]byte{
 	unhex("0000000000000000000000000000000000000000000000000000000000000000"),
 	unhex("0100000000000000000000000000000000000000000000000000000000000000"),
 	unhex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+	unhex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+	unhex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
 	unhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
-	unhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),
 	unhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
-	unhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85"),
-	unhex("0000000000000000000000000000000000000000000000000000000000000080"),
 }
 
 func unhex(s string) []byte {
@@ -88,8 +87,10 @@ func checkEd25519(k ed25519.PublicKey) error {
 	if len(k) != ed25519.PublicKeySize {
 		return badKey("Ed25519 key of %d octets: want 32 (RFC 8032 §5.1.5)", len(k))
 	}
+	y := bytes.Clone(k)
+	y[len(y)-1] &= 0x7f
 	for _, weak := range smallOrder {
-		if bytes.Equal(k, weak) {
+		if bytes.Equal(y, weak) {
 			return badKey("Ed25519 point of small order: make a new key")
 		}
 	}
