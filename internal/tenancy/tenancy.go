@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,10 @@ type Registry struct {
 	db  *postgres.DB
 	now func() time.Time
 	all atomic.Pointer[snapshot]
+
+	mu     sync.Mutex // guards below
+	begun  uint64     // counts readings
+	newest uint64     // the reading that all is of
 }
 
 // A snapshot is everything at one moment. It is never changed.
@@ -62,15 +67,34 @@ func Open(ctx context.Context, db *postgres.DB, now func() time.Time) (*Registry
 	return r, r.Reload(ctx)
 }
 
-// Reload reads everything again.
+// Reload reads everything again. Of several at once the one that began last is kept: what one of them has seen is not
+// forgotten for another that looked before.
 func (r *Registry) Reload(ctx context.Context) error {
+	r.mu.Lock()
+	r.begun++
+	reading := r.begun
+	r.mu.Unlock()
+	next, err := r.read(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reading > r.newest {
+		r.newest = reading
+		r.all.Store(next)
+	}
+	return nil
+}
+
+func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, operators: map[string]bool{}}
 	rows, err := r.db.Query(ctx, `
 		SELECT path, dns, ip, spiffe, created_at
 		FROM   scope
 		ORDER  BY path`)
 	if err != nil {
-		return fmt.Errorf("reading scopes: %w", err)
+		return nil, fmt.Errorf("reading scopes: %w", err)
 	}
 	type row struct {
 		Path            string
@@ -79,17 +103,17 @@ func (r *Registry) Reload(ctx context.Context) error {
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
-		return fmt.Errorf("reading scopes: %w", err)
+		return nil, fmt.Errorf("reading scopes: %w", err)
 	}
 	for _, v := range list { // a parent sorts before its children
 		s, err := identity.ParseScope(v.Path)
 		if err != nil {
-			return fmt.Errorf("reading scopes: %w", err)
+			return nil, fmt.Errorf("reading scopes: %w", err)
 		}
 		rights := policy.Rights{DNS: v.DNS, IP: v.IP, SPIFFE: v.SPIFFE}
 		compiled, err := policy.Compile(s, rights)
 		if err != nil {
-			return fmt.Errorf("reading scopes: %w", err)
+			return nil, fmt.Errorf("reading scopes: %w", err)
 		}
 		var above policy.Chain
 		if parent, ok := s.Parent(); ok {
@@ -101,17 +125,16 @@ func (r *Registry) Reload(ctx context.Context) error {
 	}
 	rows, err = r.db.Query(ctx, `SELECT identity FROM operator`)
 	if err != nil {
-		return fmt.Errorf("reading operators: %w", err)
+		return nil, fmt.Errorf("reading operators: %w", err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("reading operators: %w", err)
+		return nil, fmt.Errorf("reading operators: %w", err)
 	}
 	for _, id := range ids {
 		next.operators[id] = true
 	}
-	r.all.Store(next)
-	return nil
+	return next, nil
 }
 
 // Chain returns the compiled rights of s and everything above it, or ErrNotFound.
