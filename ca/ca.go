@@ -60,15 +60,19 @@ type Config struct {
 	Ledger      Ledger
 	Scopes      Scopes
 	Now         func() time.Time
-	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed issueDeadline.
+	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration
 }
 
 // DefaultAbandonAfter leaves room for a slow key and a slow commit.
 const DefaultAbandonAfter = 30 * time.Second
 
-// issueDeadline bounds intend, sign and complete together, so that no completion comes after the recover duty has looked.
-const issueDeadline = 15 * time.Second
+// issueDeadline bounds everything up to the signature; completeDeadline bounds what then must be finished, even for a
+// requester who has gone. A completion that comes after the recover duty has looked is refused, so they are kept apart.
+const (
+	issueDeadline    = 15 * time.Second
+	completeDeadline = 10 * time.Second
+)
 
 // A CA issues, renews and revokes.
 type CA struct {
@@ -87,8 +91,8 @@ func New(c Config) (*CA, error) {
 	if c.AbandonAfter == 0 {
 		c.AbandonAfter = DefaultAbandonAfter
 	}
-	if c.AbandonAfter <= issueDeadline {
-		return nil, fmt.Errorf("abandoning intents after %s: must be longer than the %s an issuance may take", c.AbandonAfter, issueDeadline)
+	if most := issueDeadline + completeDeadline; c.AbandonAfter <= most {
+		return nil, fmt.Errorf("abandoning intents after %s: must be longer than the %s an issuance may take", c.AbandonAfter, most)
 	}
 	a := &CA{Config: c}
 	a.authorities.Store(&authorities{})

@@ -49,10 +49,7 @@ func (a *CA) Invite(ctx context.Context, who identity.Caller, in Invitation) (to
 	fact := audit.Fact{At: a.Now(), Who: who, Scope: in.Scope, What: audit.EnrolmentMade, Subject: in.Workload}
 	id, err := a.invited(ctx, who, in)
 	if r, ok := errors.AsType[*policy.Refusal](err); ok {
-		fact.Refused, fact.Why = true, r.Rule
-		if ferr := a.Ledger.Refuse(ctx, fact); ferr != nil {
-			return "", Enrolment{}, fmt.Errorf("recording a refusal (%s): %w", r.Rule, ferr)
-		}
+		return "", Enrolment{}, a.refuse(ctx, fact, r.Rule, err)
 	}
 	if err != nil {
 		return "", Enrolment{}, err
@@ -67,7 +64,11 @@ func (a *CA) Invite(ctx context.Context, who identity.Caller, in Invitation) (to
 		Names: in.Names, MadeAt: now, Expires: now.Add(in.Life),
 	}
 	fact.Subject = e.Token.String() + " " + id.String()
-	if err := a.Ledger.AddEnrolment(ctx, e, fact); err != nil {
+	err = a.Ledger.AddEnrolment(ctx, e, fact)
+	if errors.Is(err, ErrCallerRevoked) {
+		return "", Enrolment{}, a.refuse(ctx, fact, "revocation", err)
+	}
+	if err != nil {
 		return "", Enrolment{}, fmt.Errorf("recording enrolment token %s: %w", e.Token, err)
 	}
 	return tokenPrefix + e.Token.String() + "_" + base64.RawURLEncoding.EncodeToString(secret), e, nil
@@ -117,17 +118,17 @@ var ErrTokenUsed = errors.New("the enrolment token was used before, with another
 func (a *CA) Enrol(ctx context.Context, who identity.Caller, token string, csr cert.Request) (Certificate, error) {
 	id, secret, ok := splitToken(token)
 	if !ok {
-		return Certificate{}, errToken()
+		return Certificate{}, a.refused(ctx, who, Request{What: audit.EnrolmentUsed}, errToken())
 	}
 	e, err := a.Ledger.Enrolment(ctx, id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Certificate{}, fmt.Errorf("reading enrolment token %s: %w", id, err)
 	}
+	who.Actor, who.Scope, who.Operator = "enrolment:"+id.String(), e.Scope, false
 	sum := sha256.Sum256(secret)
 	if subtle.ConstantTimeCompare(sum[:], e.Hash[:]) != 1 || err != nil {
-		return Certificate{}, errToken()
+		return Certificate{}, a.refused(ctx, who, Request{Scope: e.Scope, What: audit.EnrolmentUsed}, errToken())
 	}
-	who.Actor, who.Scope, who.Operator = "enrolment:"+id.String(), e.Scope, false
 	req := Request{
 		Scope: e.Scope, Profile: e.Profile, CSR: csr, Identity: e.ID, Origin: Origin{ID: id},
 		Also: []audit.Fact{{Who: who, Scope: e.Scope, What: audit.EnrolmentUsed, Subject: id.String()}},

@@ -38,7 +38,8 @@ func (a *CA) Issue(ctx context.Context, who identity.Caller, req Request) (Certi
 			return Certificate{}, fmt.Errorf("reading the certificate of origin %s: %w", req.Origin.ID, err)
 		}
 		if !had.Abandoned {
-			return a.again(req, had)
+			c, err := a.again(req, had)
+			return c, a.refused(ctx, who, req, err)
 		}
 		attempt = had.Attempt
 	}
@@ -153,7 +154,7 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 
 	// 7. Write down what was signed, even if the requester has gone.
 	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, a.Now())}
-	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueDeadline)
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeDeadline)
 	defer cancel()
 	if err := a.Ledger.Complete(finish, done); err != nil {
 		return Certificate{}, fmt.Errorf("recording the signature of %s: %w", in.Serial, err)
@@ -189,7 +190,8 @@ func (r Request) facts(who identity.Caller, serial cert.Serial, now time.Time) [
 	return facts
 }
 
-// refused records a refusal and returns its error; other errors pass through.
+// refused records a refusal and returns its error; other errors pass through. That an origin has another certificate is one:
+// somebody else may have used the token or renewed first.
 func (a *CA) refused(ctx context.Context, who identity.Caller, req Request, err error) error {
 	r, isRule := errors.AsType[*policy.Refusal](err)
 	switch {
@@ -200,6 +202,8 @@ func (a *CA) refused(ctx context.Context, who identity.Caller, req Request, err 
 		r = &policy.Refusal{What: "key " + req.CSR.KeyID.String(), Rule: "the list of compromised keys", Remedy: "make a new key"}
 	case errors.Is(err, ErrCallerRevoked):
 		r = &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "revocation", Remedy: "enrol again"}
+	case errors.Is(err, ErrConflict):
+		r = &policy.Refusal{What: err.Error(), Rule: "one origin has one certificate"}
 	default:
 		return err
 	}
@@ -207,9 +211,15 @@ func (a *CA) refused(ctx context.Context, who identity.Caller, req Request, err 
 	if what == "" {
 		what = audit.Issue
 	}
-	f := audit.Fact{At: a.Now(), Who: who, Scope: req.Scope, What: what, Refused: true, Subject: r.What, Why: r.Rule}
+	f := audit.Fact{At: a.Now(), Who: who, Scope: req.Scope, What: what, Subject: r.What}
+	return a.refuse(ctx, f, r.Rule, err)
+}
+
+// refuse records f as refused by rule and returns err, or what kept it from being recorded.
+func (a *CA) refuse(ctx context.Context, f audit.Fact, rule string, err error) error {
+	f.Refused, f.Why = true, rule
 	if ferr := a.Ledger.Refuse(context.WithoutCancel(ctx), f); ferr != nil {
-		return fmt.Errorf("recording a refusal (%s): %w", r.Rule, ferr)
+		return fmt.Errorf("recording a refusal (%s): %w", rule, ferr)
 	}
 	return err
 }

@@ -105,7 +105,7 @@ type Ledger interface {
 	AddAuthority(ctx context.Context, a AuthorityRow, f audit.Fact) error
 	// Authorities returns all of them, parents first.
 	Authorities(ctx context.Context) ([]AuthorityRow, error)
-	// AddEnrolment records a one-time token and its fact.
+	// AddEnrolment records a one-time token and its fact. ErrNotFound: no such scope. ErrCallerRevoked: the fact's.
 	AddEnrolment(ctx context.Context, e Enrolment, f audit.Fact) error
 	// Enrolment returns a token, or ErrNotFound.
 	Enrolment(ctx context.Context, token uid.UID) (Enrolment, error)

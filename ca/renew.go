@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/audit"
@@ -17,10 +18,16 @@ import (
 // key are asked again, as if for the first time; only the names and the length of life come from the certificate. The
 // same key asked again gets the same successor; another key gets ErrConflict, naming it.
 func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (Certificate, error) {
+	nothing := Request{Scope: who.Scope, What: audit.Renew}
 	if who.Serial.IsZero() {
-		return Certificate{}, &policy.Refusal{What: "renewal", Rule: "proof of possession", Remedy: "connect with the certificate that is to be renewed"}
+		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{What: "renewal", Rule: "proof of possession",
+			Remedy: "connect with the certificate that is to be renewed"})
 	}
 	old, err := a.Certificate(ctx, who.Serial)
+	if errors.Is(err, ErrNotFound) {
+		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "the ledger",
+			Remedy: "it was never issued as far as the ledger knows: enrol again"})
+	}
 	if err != nil {
 		return Certificate{}, fmt.Errorf("reading certificate %s: %w", who.Serial, err)
 	}
@@ -51,6 +58,10 @@ func sameNames(csr cert.Request, old Certificate) error {
 			return &policy.Refusal{What: n.String(), Rule: "renewal keeps the names", Remedy: "leave it out, or ask for a new certificate"}
 		}
 	}
+	role, _, _ := strings.Cut(old.Role, "@")
+	if cn := csr.CommonName; cn != "" && cn != old.Role && cn != role && !named(old.Names, cn) {
+		return &policy.Refusal{What: fmt.Sprintf("common name %.64q", cn), Rule: "renewal keeps the names", Remedy: "leave it out, or ask for a new certificate"}
+	}
 	return nil
 }
 
@@ -64,11 +75,7 @@ func (a *CA) Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why
 	}
 	fact := audit.Fact{At: a.Now(), Who: who, Scope: c.Scope, What: audit.Revoke, Serial: s, Why: why.String()}
 	if err := mayRevoke(who, c, why); err != nil {
-		fact.Refused, fact.Why = true, err.Rule
-		if ferr := a.Ledger.Refuse(context.WithoutCancel(ctx), fact); ferr != nil {
-			return Certificate{}, fmt.Errorf("recording a refusal (%s): %w", err.Rule, ferr)
-		}
-		return Certificate{}, err
+		return Certificate{}, a.refuse(ctx, fact, err.Rule, err)
 	}
 	r := Revocation{Serial: s, At: fact.At.Truncate(time.Second), Reason: why, Caller: who.Serial, Fact: fact}
 	if who.Serial == s {
@@ -77,10 +84,15 @@ func (a *CA) Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why
 	if why == cert.KeyCompromise {
 		r.BlockKey = c.Key
 	}
-	if err := a.Ledger.Revoke(ctx, r); err != nil {
-		if errors.Is(err, ErrAlreadyRevoked) {
-			return c, err
+	switch err := a.Ledger.Revoke(ctx, r); {
+	case errors.Is(err, ErrAlreadyRevoked):
+		if now, rerr := a.Certificate(ctx, s); rerr == nil { // perhaps a moment ago, by somebody else
+			c = now
 		}
+		return c, err
+	case errors.Is(err, ErrCallerRevoked):
+		return Certificate{}, a.refuse(ctx, fact, "revocation", err)
+	case err != nil:
 		return Certificate{}, fmt.Errorf("revoking certificate %s: %w", s, err)
 	}
 	c.Revoked = &Revoked{At: r.At, Reason: why}

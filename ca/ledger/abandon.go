@@ -15,16 +15,21 @@ import (
 const settleMargin = 10 * time.Minute
 
 // Abandon implements ca.Ledger. It reads only the serials made since the last run found everything settled, however
-// large the ledger is; a clock that went back makes it read from there.
+// large the ledger is; a clock that went back makes it read from there, and an intent made meanwhile by a replica whose
+// clock is behind leaves the mark where that put it.
 func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([]cert.Serial, error) {
 	upto := uid.Floor(uid.Certificate, l.site, before)
 	settled := uid.Floor(uid.Certificate, l.site, before.Add(-settleMargin))
 	gone, err := once(ctx, l.db, firstColumn, `
-		WITH gone AS (
+		WITH was AS MATERIALIZED (
+			SELECT serial
+			FROM   settled
+			WHERE  site = $3
+		), gone AS (
 			INSERT INTO outcome (serial, at, signature)
 			SELECT i.serial, $4, NULL
 			FROM   intent i
-			WHERE  i.serial >= (SELECT least($2, coalesce((SELECT serial FROM settled WHERE site = $3), '\x00')))
+			WHERE  i.serial >= (SELECT least($2, coalesce((SELECT serial FROM was), '\x00')))
 			AND    i.serial < $1
 			AND    NOT EXISTS (SELECT FROM outcome o WHERE o.serial = i.serial)
 			ON     CONFLICT DO NOTHING
@@ -37,13 +42,16 @@ func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([
 			INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
 			SELECT i.serial, date_trunc('second', $4::timestamptz), i.authority, i.scope, 0
 			FROM   gone JOIN intent i USING (serial)
-			RETURNING serial
+			ON     CONFLICT DO NOTHING
 		), moved AS (
 			INSERT INTO settled (site, serial)
 			VALUES ($3, $2)
-			ON     CONFLICT (site) DO UPDATE SET serial = excluded.serial
+			ON     CONFLICT (site) DO UPDATE
+			SET    serial = excluded.serial
+			WHERE  settled.serial = (SELECT serial FROM was)
 		)
-		SELECT serial, pg_notify('`+RevokedChannel+`', encode(serial, 'hex'))::text FROM ended`,
+		SELECT serial, pg_notify('`+RevokedChannel+`', encode(serial, 'hex'))::text
+		FROM   gone`,
 		upto.Bytes(), settled.Bytes(), int16(l.site), f.At, f.What, f.Who.Actor)
 	if err != nil {
 		return nil, err

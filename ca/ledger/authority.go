@@ -61,12 +61,39 @@ func (l *Ledger) AddEnrolment(ctx context.Context, e ca.Enrolment, f audit.Fact)
 	for _, n := range e.Names {
 		names = append(names, n.String())
 	}
-	return l.recorded(ctx, f, `
-		INSERT INTO enrolment (token, hash, scope, profile, workload, names, made_at, expires_at)
-		SELECT $1, $2, s.id, $4, $5, $6, $7, $8
-		FROM   scope s
-		WHERE  s.path = $3`,
-		e.Token.Bytes(), e.Hash[:], e.Scope.String(), e.Profile, e.ID.String(), names, e.MadeAt, e.Expires)
+	verdicts, err := once(ctx, l.db, pgx.RowToStructByPos[invited], `
+		WITH ask AS (
+			SELECT (SELECT id FROM scope WHERE path = $10) AS scope,
+			       EXISTS (SELECT FROM revocation WHERE serial = $11) AS caller_revoked
+		), made AS (
+			INSERT INTO enrolment (token, hash, scope, profile, workload, names, made_at, expires_at)
+			SELECT $12, $13, scope, $14, $15, $16, $17, $18
+			FROM   ask
+			WHERE  scope IS NOT NULL AND NOT caller_revoked
+			RETURNING token
+		), noted AS (`+audit.Insert+`
+			WHERE EXISTS (SELECT FROM made)
+		)
+		SELECT scope IS NOT NULL, caller_revoked
+		FROM   ask`,
+		append(audit.Columns(f), e.Scope.String(), f.Who.Serial.Bytes(), e.Token.Bytes(), e.Hash[:], e.Profile, e.ID.String(), names, e.MadeAt, e.Expires)...)
+	if err != nil {
+		return explained(err)
+	}
+	return verdicts[0].err()
+}
+
+// invited is what became of a token.
+type invited struct{ Scope, CallerRevoked bool }
+
+func (v invited) err() error {
+	switch {
+	case !v.Scope:
+		return ca.ErrNotFound
+	case v.CallerRevoked:
+		return ca.ErrCallerRevoked
+	}
+	return nil
 }
 
 // Enrolment implements ca.Ledger.

@@ -2,11 +2,15 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
@@ -155,6 +159,19 @@ func (g *group[T]) commit(batch []*asked[T]) {
 	}
 }
 
+// apart separates the first write of each serial from those that repeat it: one statement decides about a row once.
+func apart[T any](batch []*asked[T], serial func(T) cert.Serial) (first, again []*asked[T]) {
+	seen := make(map[cert.Serial]bool, len(batch))
+	for _, a := range batch {
+		if s := serial(a.write); seen[s] {
+			again = append(again, a)
+		} else {
+			seen[s], first = true, append(first, a)
+		}
+	}
+	return first, again
+}
+
 func (g *group[T]) try(batch []*asked[T]) error {
 	if len(batch) == 0 {
 		return nil
@@ -162,8 +179,21 @@ func (g *group[T]) try(batch []*asked[T]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout) // the batch belongs to no single caller
 	defer cancel()
 	err := g.run(ctx, batch)
+	return explained(err)
+}
+
+// explained says of a failed write what its caller can act upon.
+func explained(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == pgerrcodeCheck && e.ConstraintName == "" {
+		return fmt.Errorf("%w: table %s has no partition for this time: check the service's clock, and that epochs are made ahead: %w",
+			ca.ErrUnavailable, e.TableName, err)
+	}
 	if postgres.Unavailable(err) {
 		return fmt.Errorf("%w: %w", ca.ErrUnavailable, err)
 	}
 	return err
 }
+
+// pgerrcodeCheck is check_violation; where no constraint is named it is that of a partitioned table without a partition for
+// the row.
+const pgerrcodeCheck = "23514"

@@ -17,6 +17,7 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
@@ -80,7 +81,8 @@ func once[T any](ctx context.Context, db *postgres.DB, row pgx.RowToFunc[T], sql
 }
 
 // intend writes a batch of intents and claims their origins. The database decides about each: a revoked caller, a
-// blocked key, an origin that has this attempt already.
+// blocked key, an origin that has this attempt already. Where the clock is so far behind that an intent stands below what
+// is settled, settled comes down with it.
 func (l *Ledger) intend(ctx context.Context, batch []*asked[ca.Intent]) error {
 	n := len(batch)
 	serial, caller, key, tbs := make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
@@ -122,11 +124,16 @@ func (l *Ledger) intend(ctx context.Context, batch []*asked[ca.Intent]) error {
 			WHERE  revoked IS NULL AND blocked IS NULL
 			AND    (origin IS NULL OR serial IN (SELECT serial FROM claimed))
 			RETURNING serial
+		), lowered AS (
+			UPDATE settled
+			SET    serial = (SELECT serial FROM recorded ORDER BY serial LIMIT 1)
+			WHERE  site = $12
+			AND    serial > (SELECT serial FROM recorded ORDER BY serial LIMIT 1)
 		)
 		SELECT coalesce(ask.revoked, false), coalesce(ask.blocked, false), ask.serial IN (SELECT serial FROM recorded)
 		FROM   ask
 		ORDER  BY ask.n`,
-		serial, caller, key, tbs, origin, digest, authority, attempt, scope, profile, notAfter)
+		serial, caller, key, tbs, origin, digest, authority, attempt, scope, profile, notAfter, int16(l.site))
 	if err != nil {
 		return err
 	}
@@ -153,6 +160,7 @@ func (v verdict) err() error {
 
 // complete writes a batch of signatures, each with its facts, where the intent is still open.
 func (l *Ledger) complete(ctx context.Context, batch []*asked[ca.Completion]) error {
+	batch, again := apart(batch, func(c ca.Completion) cert.Serial { return c.Serial })
 	n := len(batch)
 	serial, at, signature := make([][]byte, n), make([]any, n), make([][]byte, n)
 	var facts []audit.Fact
@@ -173,11 +181,10 @@ func (l *Ledger) complete(ctx context.Context, batch []*asked[ca.Completion]) er
 		SELECT serial FROM done`,
 		append(audit.Columns(facts...), serial, at, signature)...)
 	if err != nil {
-		if postgres.Violated(err) == "outcome_needs_intent" && n == 1 {
-			batch[0].err = ca.ErrSettled
-			return nil
+		if postgres.Violated(err) != "outcome_needs_intent" || n > 1 {
+			return err
 		}
-		return err
+		done = nil
 	}
 	won := make(map[string]bool, len(done))
 	for _, s := range done {
@@ -187,6 +194,9 @@ func (l *Ledger) complete(ctx context.Context, batch []*asked[ca.Completion]) er
 		if !won[string(serial[i])] {
 			a.err = ca.ErrSettled
 		}
+	}
+	for _, a := range again {
+		a.err = ca.ErrSettled
 	}
 	return nil
 }

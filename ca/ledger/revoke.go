@@ -7,12 +7,14 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
 )
 
 // revoke writes a batch of revocations: the row, the fact, the blocked key and the notice, in one transaction. The
 // commit is the moment of revocation. An unknown serial, one revoked before and a caller revoked meanwhile are three
 // answers.
 func (l *Ledger) revoke(ctx context.Context, batch []*asked[ca.Revocation]) error {
+	batch, again := apart(batch, func(r ca.Revocation) cert.Serial { return r.Serial })
 	n := len(batch)
 	serial, at, reason := make([][]byte, n), make([]any, n), make([]int16, n)
 	caller, key := make([][]byte, n), make([][]byte, n)
@@ -63,6 +65,11 @@ func (l *Ledger) revoke(ctx context.Context, batch []*asked[ca.Revocation]) erro
 	}
 	for i, v := range verdicts {
 		batch[i].err = v.err()
+	}
+	for _, a := range again {
+		if err := l.revoke(ctx, []*asked[ca.Revocation]{a}); err != nil {
+			a.err = explained(err)
+		}
 	}
 	return nil
 }
