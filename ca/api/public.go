@@ -22,35 +22,34 @@ import (
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
-// Published is what the public door is made of: everything relying parties fetch over plain HTTP. All of it is signed, or
-// public.
-type Published struct {
-	CA    *ca.CA
-	Lists interface { // of what was revoked: ca/crl
-		http.Handler
-		PEM(ctx context.Context) ([]byte, error)
-	}
-	Status http.Handler // OCSP: ca/ocsp
+// PublicConfig is what the public door is made of: everything relying parties fetch over plain HTTP. All of it is signed,
+// or public.
+type PublicConfig struct {
+	CA       *ca.CA
+	Lists    http.Handler                              // of what was revoked, one a shard: ca/crl
+	AllLists func(ctx context.Context) ([]byte, error) // every authority's, in PEM
+	OCSP     http.Handler
+	Below    web.Table // the problems of what the CA stands on
 }
 
 // Public returns the door of the public listener.
-func Public(p Published) web.Door {
+func Public(p PublicConfig) web.Door {
 	get := func(path, id, summary string, h web.Handler) web.Route {
 		return web.Route{Method: http.MethodGet, Path: path, ID: id, Summary: summary, Access: web.Anyone, Handler: h}
 	}
-	return web.Door{Routes: []web.Route{
+	return web.Door{Table: p.Below, Routes: []web.Route{
 		get("/crl/{authority}/{shard}", "fetchList", "What an authority revoked of one shard (RFC 5280 §5)", web.Plain(p.Lists)),
 		get("/crls.pem", "fetchLists", "What every authority revoked, roots included", web.Raw(p.lists)),
-		{Method: http.MethodPost, Path: "/ocsp", ID: "askStatus", Summary: "OCSP (RFC 6960 §A.1)", Access: web.Anyone, Handler: web.Plain(p.Status)},
-		get("/ocsp/{request...}", "getStatus", "OCSP, the request in the path (RFC 6960 §A.1)", web.Plain(p.Status)),
+		{Method: http.MethodPost, Path: "/ocsp", ID: "askStatus", Summary: "OCSP (RFC 6960 §A.1)", Access: web.Anyone, Handler: web.Plain(p.OCSP)},
+		get("/ocsp/{request...}", "getStatus", "OCSP, the request in the path (RFC 6960 §A.1)", web.Plain(p.OCSP)),
 		get("/issuers/{file}", "fetchIssuer", "An authority's certificate in DER (RFC 5280 §4.2.2.1)", web.Raw(p.issuer)),
 		get("/roots.pem", "fetchRoots", "The roots", web.Raw(p.roots)),
 		get("/bundle.json", "fetchBundle", "The roots as a SPIFFE bundle", web.Raw(p.bundle)),
 	}}
 }
 
-func (p *Published) lists(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
-	b, err := p.Lists.PEM(r.Context())
+func (p *PublicConfig) lists(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+	b, err := p.AllLists(r.Context())
 	if err != nil {
 		return &web.Fault{
 			Status: http.StatusServiceUnavailable, Name: "lists-missing", Title: "Not every list is there",
@@ -61,7 +60,7 @@ func (p *Published) lists(w http.ResponseWriter, r *http.Request, _ identity.Cal
 }
 
 // issuer serves what authorityInfoAccess names (RFC 5280 §4.2.2.1): "a single DER encoded certificate", application/pkix-cert.
-func (p *Published) issuer(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+func (p *PublicConfig) issuer(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
 	name, ok := strings.CutSuffix(r.PathValue("file"), ".cer")
 	auth, err := p.CA.Authority(name)
 	if !ok || err != nil {
@@ -73,7 +72,7 @@ func (p *Published) issuer(w http.ResponseWriter, r *http.Request, _ identity.Ca
 	return serve(w, r, file{auth.Certificate.Raw, "application/pkix-cert", time.Hour})
 }
 
-func (p *Published) roots(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+func (p *PublicConfig) roots(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
 	var b []byte
 	for _, root := range p.CA.Roots() {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
@@ -103,7 +102,7 @@ type jwk struct {
 	X5C []string `json:"x5c"`
 }
 
-func (p *Published) bundle(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
+func (p *PublicConfig) bundle(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
 	b := bundle{Keys: []jwk{}, Refresh: int(bundleAge / time.Second)}
 	for _, root := range p.CA.Roots() {
 		k, err := keyOf(root)

@@ -29,13 +29,21 @@ type Problem struct {
 	after int // seconds, for Retry-After
 }
 
-// A Fault is a refusal that a door makes itself, before any domain is asked. All of it is shown.
+// A Fault is a refusal that a door makes itself. All of it is shown but the cause, which the log gets.
 type Fault struct {
 	Status                            int
 	Name, Title, Detail, Rule, Remedy string
+	Cause                             error
 }
 
-func (f *Fault) Error() string { return f.Detail }
+func (f *Fault) Error() string {
+	if f.Cause != nil {
+		return f.Detail + ": " + f.Cause.Error()
+	}
+	return f.Detail
+}
+
+func (f *Fault) Unwrap() error { return f.Cause }
 
 // A Table says how the errors of a door's domain look outside. The first row that matches decides.
 type Table []Row
