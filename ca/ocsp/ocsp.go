@@ -45,15 +45,36 @@ type Ledger interface {
 	Status(ctx context.Context, serials []cert.Serial) (map[cert.Serial]Status, error)
 }
 
-// Enroller gives responders their certificates.
+// Enroller gives responders their certificates. *ca.CA is one.
 type Enroller interface {
-	// Enrol returns a certificate, in DER, of profile ocsp-responder by the authority for the public key. It is in the
-	// ledger when it returns.
-	Enrol(ctx context.Context, authority int, key crypto.PublicKey) ([]byte, error)
+	// EnrolResponder returns a certificate of profile ocsp-responder for key by the authority of that name. It is in the ledger
+	// when it returns.
+	EnrolResponder(ctx context.Context, authority string, key crypto.PublicKey) (*x509.Certificate, error)
 }
 
 // An Authority is one whose certificates are answered for here.
 type Authority struct {
 	ID          int
+	Name        string
 	Certificate *x509.Certificate
+}
+
+// How long answers hold.
+const (
+	// Validity is from thisUpdate to nextUpdate: how long a client may keep an answer, or staple it.
+	Validity = time.Hour
+	// CacheLife is how long the same answer is given again, here and by HTTP proxies: what a revocation may be late by when
+	// its notice was missed, or behind a proxy.
+	CacheLife = 30 * time.Second
+	// backdate lets clients whose clocks lag believe an answer at once.
+	backdate = time.Minute
+)
+
+// Config is what a Responder is made of.
+type Config struct {
+	Ledger   Ledger
+	Enroller Enroller
+	// Authorities returns those to answer for. RunOnce asks it again.
+	Authorities func() []Authority
+	Now         func() time.Time
 }

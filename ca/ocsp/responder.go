@@ -1,0 +1,185 @@
+package ocsp
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// A Responder answers for a set of authorities. RunOnce gives it its keys; until then every answer is tryLater.
+type Responder struct {
+	Config
+	table   atomic.Pointer[table]
+	cache   *cache
+	running sync.Mutex // held by RunOnce
+}
+
+// A table is who answers for whom. It is never changed, only replaced.
+type table struct {
+	byHash map[issuerHash]int // authority's ID
+	byID   map[int]*delegate  // usable or not; an authority without one has nil
+}
+
+// New returns a Responder without keys.
+func New(c Config) *Responder {
+	r := &Responder{Config: c, cache: newCache()}
+	r.table.Store(&table{})
+	return r
+}
+
+// RunOnce enrols a delegate for each authority that has none, or whose delegate has lived half its life; it is to be called
+// at start, when authorities change, and every few minutes. Keys belong to a process: each replica runs it. An authority
+// that cannot be enrolled keeps the delegate it has, and does not keep the others from theirs.
+func (r *Responder) RunOnce(ctx context.Context) error {
+	r.running.Lock()
+	defer r.running.Unlock()
+	had := r.table.Load()
+	next := &table{byHash: make(map[issuerHash]int), byID: make(map[int]*delegate)}
+	var failed []error
+	for _, a := range r.Authorities() {
+		hashes, err := a.issuerHashes()
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		next.byHash[hashes[0]], next.byHash[hashes[1]] = a.ID, a.ID
+		next.byID[a.ID] = had.byID[a.ID]
+		if !had.byID[a.ID].due(r.Now()) {
+			continue
+		}
+		d, err := enrol(ctx, r.Enroller, a)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("enrolling an OCSP responder of %s: %w", a.Name, err))
+			continue
+		}
+		next.byID[a.ID] = d
+	}
+	r.table.Store(next)
+	return errors.Join(failed...)
+}
+
+// Ready returns nil if every authority has a delegate that can sign, else an error that names one that has not.
+func (r *Responder) Ready() error {
+	t, now := r.table.Load(), r.Now()
+	for _, a := range r.Authorities() {
+		if !t.byID[a.ID].usable(now) {
+			return fmt.Errorf("no usable OCSP responder for %s", a.Name)
+		}
+	}
+	return nil
+}
+
+// Drop forgets what is kept about serial: it has been revoked. The zero Serial forgets everything: notices may have been
+// missed. Once Drop has returned, no answer from before is given any more.
+func (r *Responder) Drop(serial cert.Serial) { r.cache.drop(serial) }
+
+// answer answers one request. A refusal other than zero comes without an answer.
+func (r *Responder) answer(ctx context.Context, der []byte) (*answer, refusal) {
+	q, ok := parse(der)
+	if !ok {
+		return nil, malformedRequest
+	}
+	d, refused := r.delegate(q)
+	if refused != 0 {
+		return nil, refused
+	}
+	serial, err := cert.SerialFromBytes(q.certs[0].serial)
+	if err != nil || len(q.certs) > 1 || q.nonce != nil {
+		return r.live(ctx, d, q)
+	}
+	key, now := cacheKey{serial, q.certs[0].hash}, r.Now()
+	kept, drops := r.cache.get(key, d.authority.ID, now)
+	if kept != nil {
+		return kept, 0
+	}
+	a, refused := r.live(ctx, d, q)
+	if refused == 0 && now.Before(a.until) {
+		r.cache.put(key, a, drops)
+	}
+	return a, refused
+}
+
+// delegate returns who answers for the issuer of every certificate asked about. An answer has one signature, and a delegate
+// may speak for its own authority only, so a request that mixes authorities is not answered.
+func (r *Responder) delegate(q request) (*delegate, refusal) {
+	t := r.table.Load()
+	id, ok := t.byHash[q.certs[0].issuer]
+	for _, c := range q.certs {
+		if other, known := t.byHash[c.issuer]; c.hash == numHashes || !known || other != id {
+			ok = false
+		}
+	}
+	switch d := t.byID[id]; {
+	case len(t.byHash) == 0:
+		return nil, tryLater // not started yet
+	case !ok:
+		return nil, unauthorized
+	case !d.usable(r.Now()):
+		return nil, tryLater
+	default:
+		return d, 0
+	}
+}
+
+// live asks the ledger and signs.
+func (r *Responder) live(ctx context.Context, d *delegate, q request) (*answer, refusal) {
+	now := r.Now()
+	known, err := r.Ledger.Status(ctx, ours(q.certs))
+	if err != nil {
+		return nil, tryLater // nobody knows: never good on doubt
+	}
+	singles := make([]single, 0, len(q.certs))
+	keep := true
+	for _, c := range q.certs {
+		s := status(known, c, d.authority.ID)
+		if s.State == Open {
+			return nil, tryLater // it is being decided: neither good nor unknown
+		}
+		keep = keep && s.State != Unknown
+		singles = append(singles, single{c.der, s})
+	}
+	der, err := d.sign(now, singles, q.nonce)
+	if err != nil {
+		return nil, internalError
+	}
+	a := &answer{der: der, authority: d.authority.ID, thisUpdate: now.Add(-backdate)}
+	if keep && q.nonce == nil {
+		a.until = now.Add(CacheLife)
+		if next := d.nextUpdate(now); next.Before(a.until) {
+			a.until = next
+		}
+		sum := sha256.Sum256(der)
+		a.tag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	}
+	return a, 0
+}
+
+// ours returns the serials that may be this service's.
+func ours(certs []certID) []cert.Serial {
+	serials := make([]cert.Serial, 0, len(certs))
+	for _, c := range certs {
+		if s, err := cert.SerialFromBytes(c.serial); err == nil {
+			serials = append(serials, s)
+		}
+	}
+	return serials
+}
+
+// status returns what to say about c: a serial that another authority was to sign is unknown to this one.
+func status(known map[cert.Serial]Status, c certID, authority int) Status {
+	serial, err := cert.SerialFromBytes(c.serial)
+	if s := known[serial]; err == nil && s.Authority == authority {
+		return s
+	}
+	return Status{}
+}
+
+// remaining is how long a may still be given again, in whole seconds.
+func (a *answer) remaining(now time.Time) int { return max(0, int(a.until.Sub(now)/time.Second)) }
