@@ -1,14 +1,23 @@
 package api_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	xocsp "golang.org/x/crypto/ocsp"
 
 	"codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/internal/pkitest"
@@ -17,9 +26,29 @@ import (
 
 type body = map[string]any
 
-// An order whose answer was lost is repeated under its name and gets the same certificate; nobody else's key or name does.
-func TestRepeatingUnderOneNameGivesOneCertificate(t *testing.T) {
+// Making a CA costs more than any of these: they share one. The last moves its clock.
+func TestDoors(t *testing.T) {
 	r := newRig(t)
+	for _, promise := range []struct {
+		name string
+		keep func(*testing.T, *rig)
+	}{
+		{"Transcripts", transcripts},
+		{"The bundle is the root", theBundleIsTheRoot},
+		{"Published bytes are what they say", publishedBytesAreWhatTheySay},
+		{"Repeating under one name gives one certificate", repeatingUnderOneNameGivesOneCertificate},
+		{"Many at once under one name get one certificate", manyAtOnceUnderOneNameGetOneCertificate},
+		{"A batch is repeated under its name", aBatchIsRepeatedUnderItsName},
+		{"Enrol renew revoke", enrolRenewRevoke},
+		{"Lists page to the end", listsPageToTheEnd},
+		{"An expired token lets nobody in", anExpiredTokenLetsNobodyIn},
+	} {
+		t.Run(promise.name, func(t *testing.T) { promise.keep(t, r) })
+	}
+}
+
+// An order whose answer was lost is repeated under its name and gets the same certificate; nobody else's key or name does.
+func repeatingUnderOneNameGivesOneCertificate(t *testing.T, r *rig) {
 	order := body{"csr": csr(t, pkitest.Key(t), "dns:a.demo.test"), "profile": "server"}
 	ask := func(as string, in body, header ...string) (api.Certificate, int) {
 		var c api.Certificate
@@ -49,8 +78,7 @@ func TestRepeatingUnderOneNameGivesOneCertificate(t *testing.T) {
 	}
 }
 
-func TestManyAtOnceUnderOneNameGetOneCertificate(t *testing.T) {
-	r := newRig(t)
+func manyAtOnceUnderOneNameGetOneCertificate(t *testing.T, r *rig) {
 	order := body{"csr": csr(t, pkitest.Key(t), "dns:a.demo.test"), "profile": "server"}
 	r.as(t, "demo")
 	var mu sync.Mutex
@@ -78,8 +106,7 @@ func TestManyAtOnceUnderOneNameGetOneCertificate(t *testing.T) {
 }
 
 // A batch under a name is repeated as a whole.
-func TestABatchIsRepeatedUnderItsName(t *testing.T) {
-	r := newRig(t)
+func aBatchIsRepeatedUnderItsName(t *testing.T, r *rig) {
 	var orders []body
 	for i := range 20 {
 		orders = append(orders, body{"csr": csr(t, pkitest.Key(t), fmt.Sprintf("dns:n%d.demo.test", i)), "profile": "server"})
@@ -106,8 +133,7 @@ func TestABatchIsRepeatedUnderItsName(t *testing.T) {
 }
 
 // From a token to an identity, and from that to the next: the whole life of a workload.
-func TestEnrolRenewRevoke(t *testing.T) {
-	r := newRig(t)
+func enrolRenewRevoke(t *testing.T, r *rig) {
 	var token api.Invitation
 	if s := r.send(t, "demo", http.MethodPost, r.service+"/v1/tenants/demo/projects/shop/environments/dev/enrollment-tokens",
 		body{"workload": "web", "names": []string{"dns:web.demo.test"}, "ttl": "10m"}, &token); s != 201 {
@@ -157,8 +183,7 @@ func TestEnrolRenewRevoke(t *testing.T) {
 	}
 }
 
-func TestAnExpiredTokenLetsNobodyIn(t *testing.T) {
-	r := newRig(t)
+func anExpiredTokenLetsNobodyIn(t *testing.T, r *rig) {
 	var token api.Invitation
 	r.send(t, "demo", http.MethodPost, r.service+"/v1/tenants/demo/projects/shop/environments/dev/enrollment-tokens", body{"workload": "web"}, &token)
 	r.Advance(time.Hour + time.Second)
@@ -169,9 +194,10 @@ func TestAnExpiredTokenLetsNobodyIn(t *testing.T) {
 }
 
 // Following next_page_token shows everything once, in order of expiry.
-func TestListsPageToTheEnd(t *testing.T) {
-	r := newRig(t)
+func listsPageToTheEnd(t *testing.T, r *rig) {
 	want := map[string]bool{}
+	at := func(d time.Duration) string { return r.Now().Add(d).UTC().Format(time.RFC3339) }
+	between := "&expires_after=" + at(80*time.Hour) + "&expires_before=" + at(100*time.Hour) // where the others made none
 	for i := range 7 {
 		var c api.Certificate
 		r.send(t, "demo", http.MethodPost, r.service+demoCerts, body{
@@ -183,7 +209,7 @@ func TestListsPageToTheEnd(t *testing.T) {
 	token := ""
 	for pages := 1; ; pages++ {
 		var page api.CertificateList
-		r.send(t, "demo", http.MethodGet, r.service+demoCerts+"?page_size=3"+token, nil, &page)
+		r.send(t, "demo", http.MethodGet, r.service+demoCerts+"?page_size=3"+between+token, nil, &page)
 		for _, c := range page.Certificates {
 			if c.NotAfter.Before(last) {
 				t.Errorf("%s ends before the one ahead of it", c.Serial)
@@ -203,6 +229,88 @@ func TestListsPageToTheEnd(t *testing.T) {
 	}
 	if len(want) != 0 {
 		t.Errorf("not listed: %v", want)
+	}
+}
+
+// What SPIFFE peers read as a bundle is the root: one key, of use x509-svid, with exactly its certificate.
+func theBundleIsTheRoot(t *testing.T, r *rig) {
+	var got struct {
+		Keys []struct {
+			Use, Kty, Crv, X, Y string
+			X5C                 [][]byte
+		}
+		Sequence int64 `json:"spiffe_sequence"`
+		Refresh  int   `json:"spiffe_refresh_hint"`
+	}
+	if s := r.send(t, "nobody", http.MethodGet, r.public+"/bundle.json", nil, &got); s != 200 || len(got.Keys) != 1 {
+		t.Fatalf("%d %+v", s, got)
+	}
+	k := got.Keys[0]
+	if k.Use != "x509-svid" || k.Kty != "EC" || k.Crv != "P-256" || len(k.X5C) != 1 || string(k.X5C[0]) != string(r.Roots()[0].Raw) {
+		t.Errorf("%+v", k)
+	}
+	pub, ok := r.Roots()[0].PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		t.Fatal("the root's key is not of P-256")
+	}
+	point, err := pub.Bytes()
+	must(t, err)
+	x, errX := base64.RawURLEncoding.DecodeString(k.X)
+	y, errY := base64.RawURLEncoding.DecodeString(k.Y)
+	must(t, errors.Join(errX, errY))
+	if string(point[1:]) != string(x)+string(y) {
+		t.Error("the coordinates are not the root's")
+	}
+	if got.Refresh != 300 || got.Sequence == 0 {
+		t.Errorf("sequence %d, refresh %d", got.Sequence, got.Refresh)
+	}
+}
+
+// Bytes meant for others are read back by somebody else's code.
+func publishedBytesAreWhatTheySay(t *testing.T, r *rig) {
+	fetch := func(path string) []byte {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.public+path, nil)
+		must(t, err)
+		resp, err := r.as(t, "nobody").Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return b
+	}
+	issuer, err := x509.ParseCertificate(fetch("/issuers/servers-1-1.cer"))
+	must(t, err)
+	must(t, issuer.CheckSignatureFrom(r.Roots()[0]))
+	block, rest := pem.Decode(fetch("/roots.pem"))
+	if block == nil || string(block.Bytes) != string(r.Roots()[0].Raw) || len(rest) != 0 {
+		t.Error("roots.pem is not the root")
+	}
+	lists := 0
+	for rest = fetch("/crls.pem"); ; lists++ {
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		_, err := x509.ParseRevocationList(block.Bytes)
+		must(t, err)
+	}
+	if want := len(r.Authorities()); lists != want {
+		t.Errorf("%d lists, want one of each of %d authorities", lists, want)
+	}
+	// A request whose base64 has slashes in a row must not be cleaned on its way.
+	leaf := r.certs["demo"].Leaf
+	above, err := x509.ParseCertificate(r.certs["demo"].Certificate[1])
+	must(t, err)
+	for _, h := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
+		der, err := xocsp.CreateRequest(leaf, above, &xocsp.RequestOptions{Hash: h})
+		must(t, err)
+		text := base64.StdEncoding.EncodeToString(der)
+		for _, path := range []string{text, strings.ReplaceAll(text, "/", "%2F"), url.QueryEscape(text)} {
+			got, err := xocsp.ParseResponseForCert(fetch("/ocsp/"+path), leaf, above)
+			if err != nil || got.Status != xocsp.Good {
+				t.Errorf("%s: %+v, %v", path, got, err)
+			}
+		}
 	}
 }
 
