@@ -94,7 +94,7 @@ func (s *Store) CreateAccount(ctx context.Context, a acme.Account, f audit.Fact)
 	b.Queue(`
 		WITH made AS (
 			INSERT INTO acme_account (id, scope, key_id, key, thumbprint, contact, terms_agreed, created_at)
-			SELECT $10, s.id, $12, $13, $14, $15, $16, $17
+			SELECT $10::bytea, s.id, $12::bytea, $13::bytea, $14::text, $15::text[], $16::boolean, $17::timestamptz
 			FROM   scope s
 			WHERE  s.path = $11
 			ON     CONFLICT ON CONSTRAINT acme_account_key_once DO NOTHING

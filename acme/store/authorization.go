@@ -18,10 +18,6 @@ import (
 // authorizationColumns are those of authorizationRow, of a claim c with its attempt t and its validation v.
 const authorizationColumns = `c.id, c.account, c.expires_at, c.name, c.token, t.method, t.asked_at, v.method, v.at, v.evidence, v.problem`
 
-const authorizationFate = `
-		LEFT   JOIN acme_attempt t ON t.authorization_id = c.id
-		LEFT   JOIN acme_validation v ON v.authorization_id = c.id`
-
 type authorizationRow struct {
 	ID, Account []byte
 	ExpiresAt   time.Time
@@ -75,7 +71,9 @@ func toAuthorization(row pgx.CollectableRow) (acme.Authorization, error) {
 // selectAuthorization reads one, with its name known to every partitioned table.
 const selectAuthorization = `
 	SELECT ` + authorizationColumns + `
-	FROM   acme_authorization c` + authorizationFate + ` AND v.authorization_id = $1
+	FROM   acme_authorization c
+	LEFT   JOIN acme_attempt t ON t.authorization_id = $1
+	LEFT   JOIN acme_validation v ON v.authorization_id = $1
 	WHERE  c.id = $1`
 
 // Authorization implements acme.Store.
@@ -94,7 +92,7 @@ func (s *Store) Attempt(ctx context.Context, account, id uid.UID, m acme.Method,
 	var b pgx.Batch
 	b.Queue(`
 		INSERT INTO acme_attempt (authorization_id, method, asked_at, tries, next_try_at, leased_until)
-		SELECT c.id, $3, $4, 1, clock_timestamp(), clock_timestamp() + $5::interval
+		SELECT c.id, $3::text, $4::timestamptz, 1, clock_timestamp(), clock_timestamp() + $5::interval
 		FROM   acme_authorization c
 		WHERE  c.id = $1
 		AND    c.account = $2
@@ -145,8 +143,18 @@ func (s *Store) TakeOver(ctx context.Context, lease time.Duration, limit int) ([
 		)
 		SELECT c.id, c.account, c.expires_at, c.name, c.token, t.method, t.asked_at, s.path, a.thumbprint
 		FROM   t
-		JOIN   acme_authorization c ON c.id = t.authorization_id
-		JOIN   acme_account a ON a.id = c.account
+		CROSS  JOIN LATERAL (
+		           SELECT d.id, d.account, d.expires_at, d.name, d.token
+		           FROM   acme_authorization d
+		           WHERE  d.id = t.authorization_id
+		           LIMIT  1
+		       ) c
+		CROSS  JOIN LATERAL (
+		           SELECT d.scope, d.thumbprint
+		           FROM   acme_account d
+		           WHERE  d.id = c.account
+		           LIMIT  1
+		       ) a
 		JOIN   scope s ON s.id = a.scope`, lease, limit)
 	if err != nil {
 		return nil, err
@@ -198,7 +206,7 @@ func (s *Store) Settle(ctx context.Context, id uid.UID, v acme.Validation, facts
 			WHERE  authorization_id = $10
 		), settled AS (
 			INSERT INTO acme_validation (authorization_id, at, method, evidence, problem)
-			VALUES ($10, $11, $12, $13, $14)
+			VALUES ($10::bytea, $11::timestamptz, $12::text, $13::text, $14::jsonb)
 			ON     CONFLICT DO NOTHING
 			RETURNING authorization_id
 		), noted AS (`+audit.Insert+`

@@ -30,7 +30,7 @@ func (s *Store) Finalize(ctx context.Context, order uid.UID, f acme.Finalization
 			SELECT EXISTS (SELECT FROM acme_account WHERE key_id = $4) AS yes
 		), claimed AS (
 			INSERT INTO acme_finalization (order_id, at, key)
-			SELECT $1, $2, $3
+			SELECT $1::bytea, $2::timestamptz, $3::bytea
 			FROM   taken
 			WHERE  NOT yes
 			ON     CONFLICT DO NOTHING
@@ -61,40 +61,67 @@ func (s *Store) Fail(ctx context.Context, order uid.UID, at time.Time, p *acme.P
 
 // Unissued implements acme.Store. It reads from where everything older was settled, and moves that mark.
 func (s *Store) Unissued(ctx context.Context, before time.Time, limit int) ([]acme.Order, error) {
-	rows, err := s.db.Query(ctx, selectOrder+`
+	rows, err := s.db.Query(ctx, `
+		SELECT f.order_id
+		FROM   acme_finalization f
+		LEFT   JOIN LATERAL (
+		           SELECT true AS yes
+		           FROM   acme_failure d
+		           WHERE  d.order_id = f.order_id
+		           LIMIT  1
+		       ) x ON true
+		LEFT   JOIN LATERAL (
+		           SELECT d.serial
+		           FROM   origin d
+		           WHERE  d.origin = f.order_id
+		           ORDER  BY d.attempt DESC
+		           LIMIT  1
+		       ) g ON true
+		LEFT   JOIN LATERAL (
+		           SELECT true AS yes
+		           FROM   outcome d
+		           WHERE  d.serial = g.serial AND d.signature IS NOT NULL
+		           LIMIT  1
+		       ) u ON true
 		WHERE  f.at >= coalesce((SELECT before FROM acme_settled), '-infinity')
 		AND    f.at < $1
-		AND    x.order_id IS NULL
-		AND    NOT EXISTS (
-		           SELECT
-		           FROM   origin g
-		           JOIN   outcome u ON u.serial = g.serial
-		           WHERE  g.origin = o.id AND u.signature IS NOT NULL
-		       )
+		AND    x.yes IS NULL
+		AND    u.yes IS NULL
 		ORDER  BY f.at
 		LIMIT  $2`, before, limit)
 	if err != nil {
 		return nil, err
 	}
-	orders, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (acme.Order, error) {
-		v, err := pgx.RowToStructByPos[orderRow](r)
-		if err != nil {
-			return acme.Order{}, err
-		}
-		return v.order()
-	})
+	found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 	if err != nil {
 		return nil, err
+	}
+	list, err := ids(uid.Order, found...)
+	if err != nil {
+		return nil, err
+	}
+	var orders []acme.Order
+	for _, id := range list {
+		o, err := s.Order(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		orders = append(orders, o)
 	}
 	settled := before
 	if len(orders) > 0 {
 		settled = orders[0].Finalization.At
 	}
-	_, err = s.db.Exec(ctx, `
+	return orders, s.settle(ctx, settled)
+}
+
+// settle moves the mark below which Unissued need not look.
+func (s *Store) settle(ctx context.Context, before time.Time) error {
+	_, err := s.db.Exec(ctx, `
 		INSERT INTO acme_settled AS a (before)
 		VALUES ($1)
 		ON     CONFLICT ON CONSTRAINT acme_settled_pk DO UPDATE
 		SET    before = excluded.before
-		WHERE  a.before < excluded.before`, settled)
-	return orders, err
+		WHERE  a.before < excluded.before`, before)
+	return err
 }

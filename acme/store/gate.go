@@ -99,17 +99,22 @@ func (g *gate) work() {
 // spendNonce sets one bit, if it is not set and the key is still the database's.
 const spendNonce = `
 	INSERT INTO acme_nonce AS n (block, made_at, spent)
-	SELECT $1, $2, set_bit($5, $3, 1)
+	SELECT $1::bigint, $2::timestamptz, set_bit($5::bytea, $3::integer, 1)
 	FROM   acme_boot
 	WHERE  id = $4
 	ON     CONFLICT ON CONSTRAINT acme_nonce_pk DO UPDATE
-	SET    spent = set_bit(n.spent, $3, 1)
-	WHERE  get_bit(n.spent, $3) = 0`
+	SET    spent = set_bit(n.spent, $3::integer, 1)
+	WHERE  get_bit(n.spent, $3::integer) = 0`
 
 const accountStandings = `
-	SELECT id, key_id, deactivated_at IS NOT NULL
-	FROM   acme_account
-	WHERE  id = ANY($1)`
+	SELECT a.id, a.key_id, a.deactivated_at IS NOT NULL
+	FROM   unnest($1::bytea[]) AS n (id)
+	CROSS  JOIN LATERAL (
+	           SELECT d.id, d.key_id, d.deactivated_at
+	           FROM   acme_account d
+	           WHERE  d.id = n.id
+	           LIMIT  1
+	       ) a`
 
 // admit runs a group in one transaction. Blocks are taken in order, so that two replicas never wait for each other.
 func (g *gate) admit(group []*entry) error {

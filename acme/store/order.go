@@ -66,20 +66,44 @@ type orderRow struct {
 	Serial      []byte
 }
 
-// selectOrder reads orders by f, a relation of one column id; the last certificate an origin got is the order's.
+// selectOrder reads an order with its fate. It names the identifier everywhere, so that one partition of each table is
+// opened. One attempt at most of an origin was signed, the last.
 const selectOrder = `
-	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, f.at, f.key, x.problem,
-	       (
-	           SELECT g.serial
-	           FROM   origin g
-	           JOIN   outcome u ON u.serial = g.serial
-	           WHERE  g.origin = o.id AND u.signature IS NOT NULL
-	       )
+	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, f.at, f.key, x.problem, u.serial
 	FROM   acme_order o
-	JOIN   acme_account a ON a.id = o.account
+	CROSS  JOIN LATERAL (
+	           SELECT d.scope
+	           FROM   acme_account d
+	           WHERE  d.id = o.account
+	           LIMIT  1
+	       ) a
 	JOIN   scope s ON s.id = a.scope
-	LEFT   JOIN acme_finalization f ON f.order_id = o.id
-	LEFT   JOIN acme_failure x ON x.order_id = o.id`
+	LEFT   JOIN LATERAL (
+	           SELECT d.at, d.key
+	           FROM   acme_finalization d
+	           WHERE  d.order_id = $1
+	           LIMIT  1
+	       ) f ON true
+	LEFT   JOIN LATERAL (
+	           SELECT d.problem
+	           FROM   acme_failure d
+	           WHERE  d.order_id = $1
+	           LIMIT  1
+	       ) x ON true
+	LEFT   JOIN LATERAL (
+	           SELECT d.serial
+	           FROM   origin d
+	           WHERE  d.origin = $1
+	           ORDER  BY d.attempt DESC
+	           LIMIT  1
+	       ) g ON true
+	LEFT   JOIN LATERAL (
+	           SELECT d.serial
+	           FROM   outcome d
+	           WHERE  d.serial = g.serial AND d.signature IS NOT NULL
+	           LIMIT  1
+	       ) u ON true
+	WHERE  o.id = $1`
 
 func (r orderRow) order() (acme.Order, error) {
 	id, err := uid.FromBytes(r.ID)
@@ -130,17 +154,36 @@ func readProblem(raw []byte) (*acme.Problem, error) {
 
 // Order implements acme.Store.
 func (s *Store) Order(ctx context.Context, id uid.UID) (acme.Order, error) {
+	at := id.Time()
 	var b pgx.Batch
-	b.Queue(selectOrder+`
-		WHERE  o.id = $1`, id.Bytes())
-	from, to := authorizationsOf(id)
+	b.Queue(selectOrder, id.Bytes())
 	b.Queue(`
 		SELECT `+authorizationColumns+`
 		FROM   acme_order o
 		CROSS  JOIN LATERAL unnest(o.authorizations) WITH ORDINALITY AS n (id, position)
-		JOIN   acme_authorization c ON c.id = n.id AND c.id >= $2 AND c.id < $3`+authorizationFate+` AND v.authorization_id >= $2 AND v.authorization_id < $3
+		CROSS  JOIN LATERAL (
+		           SELECT d.id, d.account, d.expires_at, d.name, d.token
+		           FROM   acme_authorization d
+		           WHERE  d.id = n.id AND d.id >= $2 AND d.id < $3
+		           LIMIT  1
+		       ) c
+		LEFT   JOIN LATERAL (
+		           SELECT d.method, d.asked_at
+		           FROM   acme_attempt d
+		           WHERE  d.authorization_id = n.id
+		           LIMIT  1
+		       ) t ON true
+		LEFT   JOIN LATERAL (
+		           SELECT d.method, d.at, d.evidence, d.problem
+		           FROM   acme_validation d
+		           WHERE  d.authorization_id = n.id AND d.authorization_id >= $2 AND d.authorization_id < $3
+		           LIMIT  1
+		       ) v ON true
 		WHERE  o.id = $1
-		ORDER  BY n.position`, id.Bytes(), from, to)
+		ORDER  BY n.position`,
+		id.Bytes(),
+		uid.Floor(uid.Authorization, id.Site(), at.Add(-oldestAuthorization)).Bytes(),
+		uid.Floor(uid.Authorization, id.Site(), at.Add(time.Second)).Bytes())
 	results := s.db.SendBatch(ctx, &b)
 	o, err := readOrder(results)
 	return o, errors.Join(err, results.Close())
@@ -169,12 +212,6 @@ func readOrder(results pgx.BatchResults) (acme.Order, error) {
 	return o, err
 }
 
-// oldestAuthorization bounds how much older than an order its authorizations may be.
+// oldestAuthorization bounds how much older than an order its authorizations may be, so that only those partitions are
+// opened.
 const oldestAuthorization = 90 * 24 * time.Hour
-
-// authorizationsOf returns the identifiers between which an order's authorizations lie.
-func authorizationsOf(order uid.UID) (from, to []byte) {
-	at := order.Time()
-	return uid.Floor(uid.Authorization, order.Site(), at.Add(-oldestAuthorization)).Bytes(),
-		uid.Floor(uid.Authorization, order.Site(), at.Add(time.Second)).Bytes()
-}

@@ -1,9 +1,9 @@
 // Package store keeps acme's facts in Postgres.
 //
 // Orders, authorizations, validations and finalizations are inserted, never updated; what must happen once is decided by a
-// primary key. Each method is one round trip and one transaction. A query that knows an identifier's second says so, so
-// that only the partitions that can hold it are looked at. It reads the ledger's origin and outcome for an order's
-// certificate, and writes neither.
+// primary key. Each method is one round trip and one transaction. Statements look rows up one by one: what would be a join
+// is LATERAL with a LIMIT, because partitions are young and without statistics when their plans are made, and a hash over
+// a whole one would be chosen. It reads the ledger's origin and outcome for an order's certificate, and writes neither.
 //
 // Nonces (nonce.go) cost no write to issue. A Store is safe for concurrent use; Close it when its users have finished.
 package store
