@@ -87,6 +87,14 @@ type Segl struct {
 // stopped, and its log shown if the test failed, at the end of the test.
 func Start(t testing.TB, flags ...string) *Segl {
 	t.Helper()
+	s := New(t, flags...)
+	s.Begin(t)
+	return s
+}
+
+// New is Start without the start: Begin says with which further flags.
+func New(t testing.TB, flags ...string) *Segl {
+	t.Helper()
 	s, err := prepare(Binary(t), flags)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +105,6 @@ func Start(t testing.TB, flags ...string) *Segl {
 		}
 		s.explain(t, 0)
 	})
-	s.Begin(t)
 	return s
 }
 
@@ -293,6 +300,17 @@ func (s *Segl) Client(t testing.TB, certFile, keyFile string) *http.Client {
 	tr := &http.Transport{TLSClientConfig: cfg, MaxIdleConnsPerHost: 32}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+}
+
+// ClientShowing returns a client like another, of Client, that shows a certificate of its own.
+func ClientShowing(like *http.Client, c *tls.Certificate) *http.Client {
+	tr, ok := like.Transport.(*http.Transport)
+	if !ok {
+		panic("e2e: internal error: not a client of Client")
+	}
+	cfg := tr.TLSClientConfig.Clone()
+	cfg.Certificates = []tls.Certificate{*c}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}, Timeout: like.Timeout}
 }
 
 // Workload returns a client that is the demo workload, Operator one that is the operator.
