@@ -51,7 +51,7 @@ func Route(about Info, doors ...web.Door) (web.Route, error) {
 // Describe returns the description of doors.
 func Describe(about Info, doors ...web.Door) ([]byte, error) {
 	d := &describer{schemas: object{}}
-	if _, err := d.schema(reflect.TypeFor[web.Problem](), false); err != nil {
+	if _, err := d.schema(reflect.TypeFor[web.Problem](), open); err != nil {
 		return nil, err
 	}
 	paths, seen := object{}, map[string]bool{}
@@ -109,7 +109,7 @@ func (d *describer) operation(r web.Route) (object, error) {
 		op["parameters"] = params
 	}
 	if hasBody(r.Handler.In()) {
-		ref, err := d.schema(r.Handler.In(), true)
+		ref, err := d.schema(r.Handler.In(), closed)
 		if err != nil {
 			return nil, err
 		}
@@ -146,7 +146,7 @@ func (d *describer) responses(r web.Route) (object, error) {
 	}
 	done := object{"description": http.StatusText(status)}
 	if t != nil {
-		ref, err := d.schema(t, false)
+		ref, err := d.schema(t, open)
 		if err != nil {
 			return nil, err
 		}
@@ -228,9 +228,18 @@ func hasBody(t reflect.Type) bool {
 	return false
 }
 
-// schema adds t's schema to the components and returns what refers to it. Requests are closed: a member not named is
-// refused.
-func (d *describer) schema(t reflect.Type, request bool) (object, error) {
+// closed is for requests: a member not named is refused.
+func closed(o object) {
+	if _, members := o["properties"]; members {
+		o["additionalProperties"] = false
+	}
+}
+
+// open is for answers: members may come to them.
+func open(object) {}
+
+// schema adds t's schema to the components, as finish leaves it, and returns what refers to it.
+func (d *describer) schema(t reflect.Type, finish func(object)) (object, error) {
 	var r jsonschema.Reflector
 	r.AddTypeMapping(web.Time{}, timeSchema())
 	s, err := r.Reflect(reflect.New(t).Elem().Interface(),
@@ -241,21 +250,19 @@ func (d *describer) schema(t reflect.Type, request bool) (object, error) {
 				p.Schema.RemoveType(jsonschema.Null)
 			}
 		}),
-		jsonschema.CollectDefinitions(func(name string, s jsonschema.Schema) { d.add(name, s, request) }))
+		jsonschema.CollectDefinitions(func(name string, s jsonschema.Schema) { d.add(name, s, finish) }))
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", t, err)
 	}
 	return plain(s)
 }
 
-func (d *describer) add(name string, s jsonschema.Schema, request bool) {
+func (d *describer) add(name string, s jsonschema.Schema, finish func(object)) {
 	o, err := plain(s)
 	if err != nil {
 		panic(fmt.Sprintf("openapi: internal error: schema %s: %v", name, err))
 	}
-	if _, members := o["properties"]; request && members {
-		o["additionalProperties"] = false
-	}
+	finish(o)
 	if had, ok := d.schemas[name]; ok && !same(had, o) {
 		panic(fmt.Sprintf("openapi: internal error: two types are called %s", name))
 	}
