@@ -44,11 +44,11 @@ func pathOf(s identity.Scope) string {
 // certList is `segl cert list`.
 func (p *program) certList() *cobra.Command {
 	var (
-		scope    string
-		expiring duration
-		revoked  bool
-		all      bool
-		limit    int
+		scope   string
+		within  duration
+		revoked bool
+		all     bool
+		limit   int
 	)
 	c := p.prints(&cobra.Command{
 		Use: "list [--scope SCOPE | --all]", Short: "List certificates, the first to expire first", Args: exactly(),
@@ -61,7 +61,10 @@ func (p *program) certList() *cobra.Command {
 			if limit < 0 {
 				return misuse("--limit %d: want a number above zero", limit)
 			}
-			l := client.Listing{Path: "/v1/certificates", Member: "certificates", Limit: limit, Query: p.certFilter(expiring, revoked)}
+			l := client.Listing{Path: "/v1/certificates", Member: "certificates", Limit: limit, Query: p.expiring(within)}
+			if revoked {
+				l.Query.Set("revoked", "true")
+			}
 			who := operator
 			if !all {
 				s, err := p.scope(scope)
@@ -76,20 +79,18 @@ func (p *program) certList() *cobra.Command {
 	f := c.Flags()
 	scopeFlag(c, &scope)
 	f.BoolVar(&all, "all", false, "those of every scope (operators)")
-	f.Var(&expiring, "expiring", "only those that expire within `DURATION`, such as 7d")
+	f.Var(&within, "expiring", "only those that expire within `DURATION`, such as 7d")
 	f.BoolVar(&revoked, "revoked", false, "only revoked ones")
-	f.IntVar(&limit, "limit", 0, "`NUMBER` of them at most (default: all)")
+	f.IntVar(&limit, "limit", 0, "list `NUMBER` at most (default: all)")
 	return c
 }
 
-func (p *program) certFilter(expiring duration, revoked bool) url.Values {
+// expiring selects what ends within d, if that is given.
+func (p *program) expiring(d duration) url.Values {
 	q := url.Values{}
-	if expiring > 0 {
+	if d > 0 {
 		q.Set("expires_after", stamp(p.now()))
-		q.Set("expires_before", stamp(p.now().Add(time.Duration(expiring))))
-	}
-	if revoked {
-		q.Set("revoked", "true")
+		q.Set("expires_before", stamp(p.now().Add(time.Duration(d))))
 	}
 	return q
 }

@@ -69,9 +69,9 @@ not looked at. Exit code 7 says that something is not well.`,
 		},
 	}))
 	f := c.Flags()
-	text(f, &p.remote.publicURL, "public-url", "SEGL_PUBLIC_URL", "`URL` of the public listener")
-	text(f, &p.remote.privateURL, "private-url", "SEGL_PRIVATE_URL", "`URL` of the private listener, on the server's own machine")
-	text(f, &x.database, "database-url", "SEGL_DATABASE_URL", "`URL` of the database, to ask it directly")
+	text(f, &p.remote.publicURL, "public-url", "SEGL_PUBLIC_URL", "find the public listener at `URL`")
+	text(f, &p.remote.privateURL, "private-url", "SEGL_PRIVATE_URL", "find the private listener at `URL`, on the server's own machine")
+	text(f, &x.database, "database-url", "SEGL_DATABASE_URL", "ask the database at `URL` directly")
 	return c
 }
 

@@ -47,8 +47,8 @@ func (x *examination) checkReadiness(ctx context.Context) {
 		return
 	}
 	var state web.Readiness
-	if jerr := json.Unmarshal(body, &state); jerr != nil {
-		x.add(ill("readiness", errors.Join(err, errors.New("the answer of /readyz cannot be read")), "is "+c.URL()+" the private listener?"))
+	if json.Unmarshal(body, &state) != nil || len(state.Checks) == 0 {
+		x.add(ill("readiness", errors.New("/readyz says nothing that can be read"), "is "+c.URL()+" the private listener?"))
 		return
 	}
 	for _, f := range state.Checks {

@@ -36,9 +36,9 @@ after a lost answer the same command gets the same certificate.`,
 		RunE: func(c *cobra.Command, _ []string) error { return p.useToken(c.Context(), e) },
 	})))
 	f := c.Flags()
-	f.StringVar(&e.token, "token", "", "the `TOKEN`; - reads it from stdin, where other users of this machine do not see it")
-	f.StringVar(&e.out, "out", "", "where to write: `PREFIX`.pem and PREFIX-key.pem")
-	f.StringSliceVarP(&e.names, "name", "n", nil, "host `NAME` to have besides, among those that the token allows; may be repeated")
+	f.StringVar(&e.token, "token", "", "trade `TOKEN`; - reads it from stdin, where other users of this machine do not see it")
+	f.StringVar(&e.out, "out", "", "write `PREFIX`.pem and PREFIX-key.pem")
+	f.StringSliceVarP(&e.names, "name", "n", nil, "have host `NAME` besides, one of those that the token allows; may be repeated")
 	keyType(c, &e.key)
 	f.BoolVar(&e.force, "force", false, "replace a key that is not of the certificate beside it")
 	c.AddCommand(p.enrollToken())
@@ -67,6 +67,11 @@ func (p *program) useToken(ctx context.Context, e enrolment) error {
 	if p.plan {
 		return p.show(plan{Do: "enroll", Names: spell(names), Writes: []string{files.Chain, files.Key}})
 	}
+	remote, err := p.dial(nobody)
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
 	if err := p.mayReplace(files, e.force); err != nil {
 		return err
 	}
@@ -78,24 +83,14 @@ func (p *program) useToken(ctx context.Context, e enrolment) error {
 	if err != nil {
 		return err
 	}
-	issued, err := p.trade(ctx, api.EnrollRequest{Token: e.token, CSR: string(csr)})
-	return p.install(files, key, issued, err)
-}
-
-func (p *program) trade(ctx context.Context, in api.EnrollRequest) (api.Certificate, error) {
-	remote, err := p.dial(nobody)
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	defer remote.Close()
 	ctx, cancel := p.within(ctx)
 	defer cancel()
 	var out api.Certificate
 	err = remote.Do(ctx, client.Request{
 		Method: http.MethodPost, Path: "/v1/certificates:enroll", Idempotent: true, // the same token and key get the same certificate
-		Body: in,
+		Body: api.EnrollRequest{Token: e.token, CSR: string(csr)},
 	}, &out)
-	return out, err
+	return p.install(files, key, out, err)
 }
 
 // enrollToken is `segl enroll token`.
@@ -121,10 +116,10 @@ once and kept nowhere: hand it over as you would a password.`,
 	}))
 	f := c.Flags()
 	scopeFlag(c, &scope)
-	f.StringVar(&name, "workload", "", "`NAME`, the last part of the SPIFFE ID that the token gives")
-	f.StringVar(&profile, "profile", "", "`PROFILE` of the certificate: workload or client (default workload)")
-	f.StringSliceVarP(&names, "name", "n", nil, "host `NAME` it may have besides; may be repeated")
-	f.Var(&ttl, "ttl", "how long the token may be used (default 1h)")
+	f.StringVar(&name, "workload", "", "let workload `NAME` in: the last part of its SPIFFE ID")
+	f.StringVar(&profile, "profile", "", "issue for `PROFILE`: workload or client (default workload)")
+	f.StringSliceVarP(&names, "name", "n", nil, "allow host `NAME` besides; may be repeated")
+	f.Var(&ttl, "ttl", "let the token be used for `DURATION` (default 1h)")
 	return c
 }
 

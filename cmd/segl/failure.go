@@ -11,6 +11,7 @@ import (
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // Exit codes. Scripts depend on them.
@@ -90,6 +91,14 @@ func problemCode(status int) int {
 	return exitFailed
 }
 
+// ofDatabase marks an error of work that needs the database: it may be away only for a while.
+func ofDatabase(err error) error {
+	if !postgres.Unavailable(err) {
+		return err
+	}
+	return (&failure{code: exitTemporary, err: err}).hinted("see that the database runs, and that its URL leads to it")
+}
+
 // problemHint is the remedy, and what to quote to an operator where only the log has the cause.
 func problemHint(p *client.Problem) string {
 	hint := p.Remedy
@@ -111,7 +120,7 @@ func isCobraMisuse(err error) bool {
 
 // lower makes others' sentences begin as ours do; abbreviations stay.
 func lower(s string) string {
-	if len(s) > 1 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'a' {
+	if len(s) > 1 && s[0] >= 'A' && s[0] <= 'Z' && (s[1] == ' ' || s[1] >= 'a') {
 		return strings.ToLower(s[:1]) + s[1:]
 	}
 	return s

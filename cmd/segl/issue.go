@@ -17,6 +17,7 @@ import (
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 	"codeberg.org/dataverket/segl/cmd/segl/output"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -48,21 +49,21 @@ is printed.`,
 	}))
 	f := c.Flags()
 	scopeFlag(c, &i.scope)
-	f.StringVar(&i.profile, "profile", "server", "what it is for, `PROFILE`: "+strings.Join(ca.Profiles(), ", "))
-	f.StringSliceVarP(&i.names, "name", "n", nil, "DNS `NAME`, IP address or SPIFFE ID; may be repeated")
-	f.StringVar(&i.workload, "workload", "", "workload `NAME`, whose SPIFFE ID it carries")
-	f.StringVar(&i.role, "role", "", "database `ROLE`, of profile database-client")
-	f.Var(&i.ttl, "ttl", "how long it lives, such as 8h or 30d (default: the profile's)")
-	f.StringVar(&i.out, "out", "", "where to write: `PREFIX`.pem and PREFIX-key.pem")
+	f.StringVar(&i.profile, "profile", "server", "issue for `PROFILE`: "+strings.Join(ca.Profiles(), ", "))
+	f.StringSliceVarP(&i.names, "name", "n", nil, "ask for `NAME`: DNS name, IP address or SPIFFE ID; may be repeated")
+	f.StringVar(&i.workload, "workload", "", "carry the SPIFFE ID of workload `NAME`")
+	f.StringVar(&i.role, "role", "", "log in as database `ROLE` (profile database-client)")
+	f.Var(&i.ttl, "ttl", "live for `DURATION`, such as 8h or 30d (default: the profile's)")
+	f.StringVar(&i.out, "out", "", "write `PREFIX`.pem and PREFIX-key.pem")
 	f.StringVar(&i.csr, "csr", "", "use the certificate request in `FILE`, PEM; - is stdin")
-	f.StringVar(&i.repeat, "idempotency-key", "", "`NAME` of this request: repeating it gives the same certificate (with --csr)")
+	f.StringVar(&i.repeat, "idempotency-key", "", "call this request `NAME`: repeating it gives the same certificate (with --csr)")
 	keyType(c, &i.key)
 	f.BoolVar(&i.force, "force", false, "replace a key that is not of the certificate beside it")
 	return c
 }
 
 func keyType(c *cobra.Command, into *keypair.Type) {
-	c.Flags().Var(into, "key-type", "`TYPE` of the key to make: "+strings.Join(keypair.Types, ", ")+" (default p256)")
+	c.Flags().Var(into, "key-type", "make a key of `TYPE`: "+strings.Join(keypair.Types, ", ")+" (default p256)")
 }
 
 func (i *issuance) check() error {
@@ -90,10 +91,19 @@ func (p *program) issue(ctx context.Context, i issuance) error {
 	if i.csr != "" {
 		return p.issueRequest(ctx, i)
 	}
+	scope, err := p.scope(i.scope)
+	if err != nil {
+		return err
+	}
 	files := keypair.At(i.out)
 	if p.plan {
-		return p.show(plan{Do: "issue", Scope: p.or(i.scope, "SEGL_SCOPE"), Profile: i.profile, Names: spell(names), Writes: []string{files.Chain, files.Key}})
+		return p.show(plan{Do: "issue", Scope: scope.String(), Profile: i.profile, Names: spell(names), Writes: []string{files.Chain, files.Key}})
 	}
+	remote, err := p.dial(p.forScope(scope))
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
 	if err := p.mayReplace(files, i.force); err != nil {
 		return err
 	}
@@ -105,7 +115,7 @@ func (p *program) issue(ctx context.Context, i issuance) error {
 	if err != nil {
 		return err
 	}
-	issued, err := p.order(ctx, i, csr)
+	issued, err := p.order(ctx, remote, scope, i.asking(csr))
 	return p.install(files, key, issued, err)
 }
 
@@ -119,10 +129,19 @@ func (p *program) issueRequest(ctx context.Context, i issuance) error {
 	if err != nil {
 		return failing(exitFailed, "reading %s: %w", i.csr, err)
 	}
-	if p.plan {
-		return p.show(plan{Do: "issue", Scope: p.or(i.scope, "SEGL_SCOPE"), Profile: i.profile, Names: spell(read.Names)})
+	scope, err := p.scope(i.scope)
+	if err != nil {
+		return err
 	}
-	issued, err := p.order(ctx, i, csr)
+	if p.plan {
+		return p.show(plan{Do: "issue", Scope: scope.String(), Profile: i.profile, Names: spell(read.Names)})
+	}
+	remote, err := p.dial(p.forScope(scope))
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+	issued, err := p.order(ctx, remote, scope, i.asking(csr))
 	if err != nil {
 		return err
 	}
@@ -140,27 +159,25 @@ func (p *program) issueRequest(ctx context.Context, i issuance) error {
 	return p.printMade(made{Certificate: issued, Status: p.status(issued.Summary), ChainFile: where})
 }
 
+// asking is what the server is asked for csr. Each run is a request of its own unless it was given a name.
+func (i *issuance) asking(csr []byte) client.Request {
+	key := i.repeat
+	if key == "" {
+		key = client.NewKey()
+	}
+	return client.Request{
+		Method: http.MethodPost, Key: key,
+		Body: api.Order{CSR: string(csr), Profile: i.profile, TTL: web.Duration(i.ttl), Workload: i.workload},
+	}
+}
+
 // order asks for the certificate.
-func (p *program) order(ctx context.Context, i issuance, csr []byte) (api.Certificate, error) {
-	scope, err := p.scope(i.scope)
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	remote, err := p.dial(p.forScope(scope))
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	defer remote.Close()
+func (p *program) order(ctx context.Context, remote *client.Client, scope identity.Scope, r client.Request) (api.Certificate, error) {
 	ctx, cancel := p.within(ctx)
 	defer cancel()
-	if i.repeat == "" {
-		i.repeat = client.NewKey()
-	}
+	r.Path = pathOf(scope) + "/certificates"
 	var out api.Certificate
-	err = remote.Do(ctx, client.Request{
-		Method: http.MethodPost, Path: pathOf(scope) + "/certificates", Key: i.repeat,
-		Body: api.Order{CSR: string(csr), Profile: i.profile, TTL: web.Duration(i.ttl), Workload: i.workload},
-	}, &out)
+	err := remote.Do(ctx, r, &out)
 	return out, p.suggestOperator(err)
 }
 
@@ -180,7 +197,7 @@ func (p *program) mayReplace(files keypair.Files, force bool) error { //nolint:r
 // one may be coming it stays, so that asking again gets it.
 func (p *program) install(files keypair.Files, key crypto.Signer, issued api.Certificate, err error) error {
 	if err != nil {
-		if code, _ := explain(err); client.Definite(err) || code == exitMisuse {
+		if client.Definite(err) {
 			err = errors.Join(err, files.Discard())
 		}
 		return err

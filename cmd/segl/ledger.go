@@ -58,7 +58,7 @@ func (p *program) ledgerShow() *cobra.Command {
 	f.StringVar(&actor, "actor", "", "only what `WHO` did, such as a SPIFFE ID")
 	f.StringVar(&serial, "serial", "", "only those about the certificate `SERIAL`")
 	f.StringVar(&since, "since", "", "only those since `WHEN`: a time ago, such as 1h or 7d, or an instant (RFC 3339)")
-	f.IntVar(&limit, "limit", 0, "`NUMBER` of them at most (default: all)")
+	f.IntVar(&limit, "limit", 0, "show `NUMBER` at most (default: all)")
 	return c
 }
 

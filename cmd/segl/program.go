@@ -49,7 +49,7 @@ Commands that talk to a server read where it is and who you are from flags or fr
 environment: after ". DIR/dev.env", with its variables exported, none is needed.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", Hidden: true, RunE: func(c *cobra.Command, args []string) error {
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", Hidden: true, DisableFlagsInUseLine: true, RunE: func(c *cobra.Command, args []string) error {
 		found, rest, err := c.Root().Find(args)
 		if err != nil || len(rest) > 0 {
 			return misuse("there is no command %q", "segl "+strings.Join(args, " "))
@@ -123,7 +123,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 
 // prints gives c the flags of a command that prints an answer.
 func (p *program) prints(c *cobra.Command) *cobra.Command {
-	c.Flags().VarP(&p.form, "output", "o", "`FORM` of the answer: "+strings.Join(output.Forms, ", "))
+	c.Flags().VarP(&p.form, "output", "o", "print the answer as `FORM`: "+strings.Join(output.Forms, ", "))
 	c.Flags().Bool("json", false, "the same as -o json")
 	before := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {

@@ -52,15 +52,15 @@ const defaultTimeout = time.Minute
 // connects gives c and what is below it the flags of commands that talk to a server.
 func (p *program) connects(c *cobra.Command) *cobra.Command {
 	f, r := c.PersistentFlags(), &p.remote
-	text(f, &r.url, "url", "SEGL_URL", "`URL` of the service listener")
-	text(f, &r.operatorURL, "operator-url", "SEGL_OPERATOR_URL", "`URL` of the operator listener")
-	text(f, &r.root, "root", "SEGL_ROOT", "`FILE` of root certificates, PEM; nothing else is trusted")
-	text(f, &r.cert, "cert", "SEGL_CERT", "`FILE` of the workload's certificate with its chain, PEM")
-	text(f, &r.key, "key", "SEGL_KEY", "`FILE` of its key, PEM")
-	text(f, &r.operatorCert, "operator-cert", "SEGL_OPERATOR_CERT", "`FILE` of the operator's certificate with its chain, PEM")
-	text(f, &r.operatorKeyFile, "operator-key", "SEGL_OPERATOR_KEY", "`FILE` of its key, PEM")
-	f.Var(&r.as, "as", "`WHO` asks: operator or workload (default: what the command and the scope want)")
-	f.DurationVar(&r.timeout, "timeout", defaultTimeout, "how long to try, `DURATION`")
+	text(f, &r.url, "url", "SEGL_URL", "find the service listener at `URL`")
+	text(f, &r.operatorURL, "operator-url", "SEGL_OPERATOR_URL", "find the operator listener at `URL`")
+	text(f, &r.root, "root", "SEGL_ROOT", "trust the roots in `FILE`, PEM, and nothing else")
+	text(f, &r.cert, "cert", "SEGL_CERT", "show the workload's certificate in `FILE`, PEM with its chain")
+	text(f, &r.key, "key", "SEGL_KEY", "with its key in `FILE`, PEM")
+	text(f, &r.operatorCert, "operator-cert", "SEGL_OPERATOR_CERT", "show the operator's certificate in `FILE`, PEM with its chain")
+	text(f, &r.operatorKeyFile, "operator-key", "SEGL_OPERATOR_KEY", "with its key in `FILE`, PEM")
+	f.Var(&r.as, "as", "ask as `WHO`: operator or workload (default: as the command and the scope want)")
+	f.DurationVar(&r.timeout, "timeout", defaultTimeout, "try for `DURATION` at most")
 	return c
 }
 
@@ -167,7 +167,7 @@ func (p *program) forScope(s identity.Scope) party {
 
 // scopeFlag gives c the flag --scope.
 func scopeFlag(c *cobra.Command, into *string) {
-	text(c.Flags(), into, "scope", "SEGL_SCOPE", "`SCOPE`: platform, tenant, tenant/project or tenant/project/environment")
+	text(c.Flags(), into, "scope", "SEGL_SCOPE", "in `SCOPE`: platform, tenant, tenant/project or tenant/project/environment")
 }
 
 // scope reads --scope.

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -48,14 +51,15 @@ func (p *program) renew(ctx context.Context, r renewal) error {
 	if p.remote.as != "" {
 		who = p.remote.as
 	}
-	if _, err := p.identity(who); err != nil && r.out == "" {
-		return p.recoverThen(err, p.identityFiles(who))
-	}
 	from := p.identityFiles(who)
-	old, err := keypair.ReadKey(from.Key)
+	if done, err := p.finish(from); done || err != nil {
+		return err
+	}
+	remote, err := p.dial(who)
 	if err != nil {
 		return err
 	}
+	defer remote.Close()
 	to := from
 	if r.out != "" {
 		to = keypair.At(r.out)
@@ -68,8 +72,19 @@ func (p *program) renew(ctx context.Context, r renewal) error {
 			return err
 		}
 	}
+	old, err := keypair.ReadKey(from.Key)
+	if err != nil {
+		return err
+	}
 	if r.reuse {
-		return p.renewWith(ctx, who, to, old)
+		issued, err := p.successor(ctx, remote, old)
+		if err != nil {
+			return p.explainRenewal(err, from)
+		}
+		if err := to.InstallWith([]byte(issued.Certificate), old); err != nil {
+			return err
+		}
+		return p.printMade(made{issued, p.status(issued.Summary), to.Chain, to.Key})
 	}
 	if r.key == "" && !to.Staged() {
 		r.key = keypair.TypeOf(old)
@@ -78,48 +93,34 @@ func (p *program) renew(ctx context.Context, r renewal) error {
 	if err != nil {
 		return err
 	}
-	issued, err := p.successor(ctx, who, key)
-	return p.install(to, key, issued, err)
+	issued, err := p.successor(ctx, remote, key)
+	return p.install(to, key, issued, p.explainRenewal(err, from))
 }
 
-// recoverThen finishes a renewal that was cut short between its two files, or returns why the old pair cannot be read.
-func (p *program) recoverThen(err error, files keypair.Files) error {
-	if files.Chain == "" || files.Key == "" || !files.Staged() {
-		return err
+// finish finishes a renewal in place that was cut short between its two files, and reports whether there was one.
+func (p *program) finish(files keypair.Files) (done bool, err error) {
+	if p.plan || files.Chain == "" || files.Key == "" || !files.Staged() {
+		return false, nil
 	}
-	if rerr := files.Recover(); rerr != nil {
-		return rerr
+	if _, err := files.Load(); err == nil {
+		return false, nil // both are still the old ones
 	}
-	if _, lerr := files.Load(); lerr != nil {
-		return err
+	if err := files.Recover(); err != nil {
+		return false, err
 	}
-	p.note("finished a renewal that was cut short: %s is in place", files.Key)
-	return nil
+	if _, err := files.Load(); err != nil {
+		return false, nil //nolint:nilerr // nothing of ours was cut short: whoever loads them says what is wrong
+	}
+	p.note("finished a renewal that was cut short: %s and %s are the new ones", files.Chain, files.Key)
+	return true, nil
 }
 
-// renewWith keeps the key.
-func (p *program) renewWith(ctx context.Context, who party, to keypair.Files, key crypto.Signer) error {
-	issued, err := p.successor(ctx, who, key)
-	if err != nil {
-		return err
-	}
-	if err := to.InstallWith([]byte(issued.Certificate), key); err != nil {
-		return err
-	}
-	return p.printMade(made{issued, p.status(issued.Summary), to.Chain, to.Key})
-}
-
-// successor asks for the successor of the certificate that who shows.
-func (p *program) successor(ctx context.Context, who party, key crypto.Signer) (api.Certificate, error) {
+// successor asks for the successor of the certificate that the connection is made with.
+func (p *program) successor(ctx context.Context, remote *client.Client, key crypto.Signer) (api.Certificate, error) {
 	csr, err := keypair.Request(key, "", nil)
 	if err != nil {
 		return api.Certificate{}, err
 	}
-	remote, err := p.dial(who)
-	if err != nil {
-		return api.Certificate{}, err
-	}
-	defer remote.Close()
 	ctx, cancel := p.within(ctx)
 	defer cancel()
 	var out api.Certificate
@@ -128,4 +129,26 @@ func (p *program) successor(ctx context.Context, who party, key crypto.Signer) (
 		Body: api.RenewRequest{CSR: string(csr)},
 	}, &out)
 	return out, err
+}
+
+// explainRenewal adds to a refusal what is to be done in the place of renewing.
+func (p *program) explainRenewal(err error, shown keypair.Files) error {
+	problem, ok := errors.AsType[*client.Problem](err)
+	if !ok {
+		return err
+	}
+	f := &failure{code: problemCode(problem.Status), err: err, hint: problemHint(problem)}
+	certs, rerr := readCertificates(shown.Chain)
+	switch {
+	case client.Named(err, "already-done"):
+		return f.hinted("somebody renewed it with another key: if that was not you, revoke both; else use that one, or enroll again")
+	case rerr == nil && client.Named(err, "certificate-required") && !forClients(certs[0]):
+		return f.hinted("this one is for servers only and cannot be shown: issue it anew with segl cert issue --out, which replaces the pair")
+	}
+	return f
+}
+
+// forClients reports whether c may be shown to a server (RFC 5280 §4.2.1.12).
+func forClients(c *x509.Certificate) bool {
+	return slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }

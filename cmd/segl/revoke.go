@@ -56,7 +56,7 @@ aACompromise.`,
 			return p.revoke(ctx, serial, why)
 		},
 	}))
-	c.Flags().StringVar(&reason, "reason", "unspecified", "`REASON` why")
+	c.Flags().StringVar(&reason, "reason", "unspecified", "revoke for `REASON`")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return c
 }

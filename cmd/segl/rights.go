@@ -11,11 +11,11 @@ type rightsFlags struct{ dns, ip, spiffe, none, inherit []string }
 
 func (r *rightsFlags) register(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVar(&r.dns, "dns", nil, "DNS `NAME` it may bear: shop.test is that name, *.shop.test one label below it; may be repeated")
-	f.StringArrayVar(&r.ip, "ip", nil, "address or `RANGE` in CIDR form; may be repeated")
-	f.StringArrayVar(&r.spiffe, "spiffe", nil, "`WORKLOAD` whose SPIFFE ID it may bear, * is any; may be repeated")
-	f.StringSliceVar(&r.none, "none", nil, "`KINDS` of which it may bear no name: dns, ip, spiffe")
-	f.StringSliceVar(&r.inherit, "inherit", nil, "`KINDS` that are left to the scopes above: dns, ip, spiffe")
+	f.StringArrayVar(&r.dns, "dns", nil, "may bear DNS `NAME`: shop.test is that name, *.shop.test one label below it; may be repeated")
+	f.StringArrayVar(&r.ip, "ip", nil, "may bear the addresses of `RANGE`, CIDR or one address; may be repeated")
+	f.StringArrayVar(&r.spiffe, "spiffe", nil, "may bear the SPIFFE ID of `WORKLOAD`, * is any; may be repeated")
+	f.StringSliceVar(&r.none, "none", nil, "may bear no name of `KINDS`: dns, ip, spiffe")
+	f.StringSliceVar(&r.inherit, "inherit", nil, "leave `KINDS` to the scopes above: dns, ip, spiffe")
 }
 
 // spell lists what was given.

@@ -29,21 +29,21 @@ begins with "ready". SIGTERM stops it.`,
 			if err != nil {
 				return err
 			}
-			return server.Dev(c.Context(), o, p.out, log)
+			return ofDatabase(server.Dev(c.Context(), o, p.out, log))
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Data, "data", "", "`DIR` of everything; it is made when missing")
-	f.StringVar(&o.Listen.Service, "service", "127.0.0.1:8443", "`ADDRESS` of the service listener: tenants; port 0 picks a free one")
-	f.StringVar(&o.Listen.Operator, "operator", "127.0.0.1:9443", "`ADDRESS` of the operator listener: the platform")
-	f.StringVar(&o.Listen.Public, "public", "127.0.0.1:8080", "`ADDRESS` of the public listener, plain HTTP: CRL, OCSP, issuers, roots")
-	f.StringVar(&o.Listen.Private, "private", "127.0.0.1:9090", "`ADDRESS` of the private listener, plain HTTP, loopback: health, metrics, profiles")
-	f.StringVar(&o.DatabaseURL, "database-url", "", "`URL` of a Postgres to use in place of a private one")
-	f.IntVar(&o.ACME.HTTPPort, "acme-http-port", 80, "`PORT` where http-01 validation connects (for tests)")
-	f.IntVar(&o.ACME.TLSPort, "acme-tls-port", 443, "`PORT` where tls-alpn-01 validation connects (for tests)")
-	f.StringVar(&o.ACME.Resolver, "acme-resolver", "", "DNS server that validation asks, `HOST:PORT` (default: the system's)")
-	f.DurationVar(&o.Clock, "clock-offset", 0, "`DURATION` by which the clock runs ahead, or behind when negative (for tests)")
-	f.StringVar(&o.LogLevel, "log-level", "info", "`LEVEL` of what is logged: debug, info, warn or error")
+	f.StringVar(&o.Data, "data", "", "keep everything in `DIR`, made when missing")
+	f.StringVar(&o.Listen.Service, "service", "127.0.0.1:8443", "serve tenants at `ADDRESS`; port 0 picks a free one")
+	f.StringVar(&o.Listen.Operator, "operator", "127.0.0.1:9443", "serve operators at `ADDRESS`")
+	f.StringVar(&o.Listen.Public, "public", "127.0.0.1:8080", "serve CRL, OCSP, issuers and roots at `ADDRESS`, plain HTTP")
+	f.StringVar(&o.Listen.Private, "private", "127.0.0.1:9090", "serve health, metrics and profiles at `ADDRESS`, plain HTTP, loopback")
+	f.StringVar(&o.DatabaseURL, "database-url", "", "use the Postgres at `URL` in place of a private one")
+	f.IntVar(&o.ACME.HTTPPort, "acme-http-port", 80, "validate http-01 at `PORT` (for tests)")
+	f.IntVar(&o.ACME.TLSPort, "acme-tls-port", 443, "validate tls-alpn-01 at `PORT` (for tests)")
+	f.StringVar(&o.ACME.Resolver, "acme-resolver", "", "validate with the DNS server at `HOST:PORT` (default: the system's)")
+	f.DurationVar(&o.Clock, "clock-offset", 0, "let the clock run ahead by `DURATION`, behind when negative (for tests)")
+	f.StringVar(&o.LogLevel, "log-level", "info", "log from `LEVEL` up: debug, info, warn or error")
 	return c
 }
 
@@ -65,7 +65,7 @@ The schema is brought up to date first, by one replica at a time.`,
 			}
 			s, err := server.Open(c.Context(), cfg, log)
 			if err != nil {
-				return err
+				return ofDatabase(err)
 			}
 			defer s.Close()
 			return s.Run(c.Context(), func(a server.Addresses) error {
@@ -74,7 +74,7 @@ The schema is brought up to date first, by one replica at a time.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "configuration `FILE`")
+	c.Flags().StringVar(&file, "config", "", "read the configuration in `FILE`")
 	return c
 }
 
@@ -91,17 +91,17 @@ than this program is refused. serve does the same when it starts.`,
 				return err
 			}
 			if p.plan {
-				return p.planMigration(c.Context(), cfg)
+				return ofDatabase(p.planMigration(c.Context(), cfg))
 			}
 			if err := server.Migrate(c.Context(), cfg); err != nil {
-				return err
+				return ofDatabase(err)
 			}
 			p.note("the schema is up to date")
 			return nil
 		},
 	})
-	c.Flags().StringVar(&file, "config", "", "configuration `FILE` that says where the database is")
-	text(c.Flags(), &url, "database-url", "SEGL_DATABASE_URL", "`URL` of the database, without a configuration file")
+	c.Flags().StringVar(&file, "config", "", "read in `FILE`, a configuration, where the database is")
+	text(c.Flags(), &url, "database-url", "SEGL_DATABASE_URL", "migrate the database at `URL`, without a configuration")
 	return c
 }
 

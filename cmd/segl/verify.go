@@ -33,11 +33,11 @@ says that the certificate does not verify.`,
 		RunE: func(_ *cobra.Command, args []string) error { return p.verifyFile(v, args[0]) },
 	})
 	f := c.Flags()
-	text(f, &v.root, "root", "SEGL_ROOT", "`FILE` of trust anchors, PEM")
-	f.StringVar(&v.intermediates, "intermediates", "", "`FILE` of further certificates to build the chain from, PEM")
-	f.StringSliceVarP(&v.names, "name", "n", nil, "`NAME` that the certificate must be good for: DNS name, IP address or URI; may be repeated")
-	f.StringVar(&v.usage, "usage", "", "`USAGE` it is shown for: server, client or any (default: server if --name is a host, else any)")
-	f.StringVar(&v.at, "at", "", "`INSTANT` to verify for, RFC 3339 (default: now)")
+	text(f, &v.root, "root", "SEGL_ROOT", "trust the roots in `FILE`, PEM")
+	f.StringVar(&v.intermediates, "intermediates", "", "build the chain from the certificates in `FILE` too, PEM")
+	f.StringSliceVarP(&v.names, "name", "n", nil, "must be good for `NAME`: DNS name, IP address or URI; may be repeated")
+	f.StringVar(&v.usage, "usage", "", "shown as `USAGE`: server, client or any (default: server if --name is a host, else any)")
+	f.StringVar(&v.at, "at", "", "verify for `INSTANT`, RFC 3339 (default: now)")
 	return c
 }
 

@@ -143,8 +143,8 @@ func (c *Client) Fetch(ctx context.Context, r Request) ([]byte, http.Header, err
 	}
 	for attempt := 1; ; attempt++ {
 		body, header, err := c.once(ctx, r)
-		pause, again := retry(err, attempt, r.repeatable())
-		if !again || r.Once {
+		pause, again := r.retry(err, attempt)
+		if !again {
 			return body, header, err
 		}
 		if c.wait(ctx, pause) != nil { // there is no time left: say what was wrong, not that time is short

@@ -99,11 +99,14 @@ const (
 	longestWait = 20 * time.Second
 )
 
-// retry says whether to ask again after err, and how long to wait before.
-func retry(err error, attempt int, repeatable bool) (time.Duration, bool) {
+// retry says whether to ask r again after err, and how long to wait before.
+func (r *Request) retry(err error, attempt int) (pause time.Duration, again bool) {
+	if r.Once {
+		return 0, false
+	}
 	if p, ok := errors.AsType[*Problem](err); ok {
 		temporary := p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests
-		if !temporary || !repeatable || attempt >= maxAttempts || p.after > longestWait {
+		if !temporary || !r.repeatable() || attempt >= maxAttempts || p.after > longestWait {
 			return 0, false
 		}
 		if p.after > 0 {
@@ -115,7 +118,7 @@ func retry(err error, attempt int, repeatable bool) (time.Duration, bool) {
 	if !ok || attempt >= dialTries {
 		return 0, false
 	}
-	return backoff(attempt), transient(u.Err) && (repeatable || unsent(u.Err))
+	return backoff(attempt), transient(u.Err) && (r.repeatable() || unsent(u.Err))
 }
 
 // transient reports whether asking again might help: the server may be restarting.

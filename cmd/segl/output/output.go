@@ -224,15 +224,15 @@ type jsonPrinter[T any] struct {
 }
 
 func (p *jsonPrinter[T]) print(v T) error {
-	before := ""
-	switch {
-	case p.arity == many && p.begun:
-		before = ",\n"
-	case p.arity == many:
-		before = "[\n"
+	before, indent := "", ""
+	if p.arity == many {
+		before, indent = "[\n  ", "  "
+		if p.begun {
+			before = ",\n  "
+		}
 	}
 	p.begun = true
-	b, err := encodeJSON(v)
+	b, err := encodeJSON(v, indent)
 	if err != nil {
 		return err
 	}
@@ -252,11 +252,12 @@ func (p *jsonPrinter[T]) end() error {
 	return err
 }
 
-func encodeJSON(v any) (string, error) {
+// encodeJSON writes v, its lines but the first behind indent.
+func encodeJSON(v any, indent string) (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
+	e.SetIndent(indent, "  ")
 	err := e.Encode(v)
 	return b.String(), err
 }
@@ -271,7 +272,7 @@ type yamlPrinter[T any] struct {
 // keeps the order of members.
 func (p *yamlPrinter[T]) print(v T) error {
 	p.begun = true
-	s, err := encodeJSON(v)
+	s, err := encodeJSON(v, "")
 	if err != nil {
 		return err
 	}
