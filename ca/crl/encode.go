@@ -1,7 +1,9 @@
 package crl
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -18,15 +20,11 @@ import (
 type entries struct {
 	der    []byte
 	count  int
-	last   cert.Serial
-	latest time.Time // of their endings
+	last   []byte    // serial
+	latest time.Time // ending
+	second int64     // Unix time that at encodes
+	at     []byte    // revocationDate of the last entry
 }
-
-// Lengths of what an entry is made of, tag and length included.
-const (
-	serialSize = 2 + 18
-	reasonSize = 14
-)
 
 // reason is crlEntryExtensions with a reasonCode, not critical, without its last octet:
 //
@@ -35,30 +33,36 @@ const reason = "\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01"
 
 // add appends e, which must follow what was added before it.
 func (s *entries) add(e Entry) error {
-	switch serial := e.Serial.Bytes(); {
-	case e.Serial.IsZero() || s.count > 0 && string(serial) <= string(s.last.Bytes()):
+	serial := e.Serial.Bytes()
+	if e.Serial.IsZero() || bytes.Compare(serial, s.last) <= 0 {
 		return fmt.Errorf("entry %s: serials must ascend, each once", e.Serial)
-	case e.At.Year() < 1950 || e.At.Year() > 9999:
-		return fmt.Errorf("entry %s: ended outside the years 1950 to 9999", e.Serial)
-	default:
-		s.append(serial, e.At.UTC(), e.Reason)
 	}
+	if second := e.At.Unix(); s.at == nil || second != s.second { // many end in the same second
+		year := e.At.UTC().Year()
+		if year < 1950 || year > 9999 {
+			return fmt.Errorf("entry %s: ended outside the years 1950 to 9999", e.Serial)
+		}
+		s.second, s.at = second, appendTime(s.at[:0], e.At)
+	}
+	s.append(serial, e.Reason)
 	s.count++
-	s.last = e.Serial
+	s.last = serial
 	if e.At.After(s.latest) {
 		s.latest = e.At
 	}
 	return nil
 }
 
-func (s *entries) append(serial []byte, at time.Time, r cert.Reason) {
-	size := serialSize + timeSize(at)
+func (s *entries) append(serial []byte, r cert.Reason) {
+	size := 2 + len(serial) + len(s.at)
 	if r != cert.Unspecified {
-		size += reasonSize
+		size += len(reason) + 1
+	}
+	if cap(s.der)-len(s.der) < 2+size {
+		s.der = slices.Grow(s.der, max(1<<12, len(s.der))) // doubling: append alone would copy a long list five times
 	}
 	b := append(s.der, byte(asn1.SEQUENCE), byte(size), byte(asn1.INTEGER), byte(len(serial)))
-	b = append(b, serial...)
-	b = appendTime(b, at)
+	b = append(append(b, serial...), s.at...)
 	// RFC 5280 §5.3.1: "the reason code CRL entry extension SHOULD be absent instead of using the unspecified (0) reasonCode
 	// value".
 	if r != cert.Unspecified {
@@ -67,17 +71,11 @@ func (s *entries) append(serial []byte, at time.Time, r cert.Reason) {
 	s.der = b
 }
 
-// timeSize and appendTime: RFC 5280 §5.1.2.4: "MUST encode thisUpdate as UTCTime for dates through the year 2049 [and] as
-// GeneralizedTime for dates in the year 2050 or later"; §5.1.2.6 says the same of revocationDate. By hand, because a
-// list has a hundred thousand of them.
-func timeSize(t time.Time) int {
-	if t.Year() < 2050 {
-		return 2 + len("060102150405Z")
-	}
-	return 2 + len("20060102150405Z")
-}
-
+// appendTime: RFC 5280 §5.1.2.4: "MUST encode thisUpdate as UTCTime for dates through the year 2049 [and] as
+// GeneralizedTime for dates in the year 2050 or later"; §5.1.2.6 says the same of revocationDate. By hand, because a list
+// may have a hundred thousand of them.
 func appendTime(b []byte, t time.Time) []byte {
+	t = t.UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
 	if year < 2050 {
@@ -111,7 +109,7 @@ type head struct {
 func encode(h head, s entries) ([]byte, error) {
 	before := append([]byte{byte(asn1.INTEGER), 1, 1}, h.algorithm...) // v2 (RFC 5280 §5.1.2.1)
 	before = append(before, h.issuer...)
-	before = appendTime(appendTime(before, h.thisUpdate.UTC()), h.nextUpdate.UTC())
+	before = appendTime(appendTime(before, h.thisUpdate), h.nextUpdate)
 	// RFC 5280 §5.1.2.6: "When there are no revoked certificates, the revoked certificates list MUST be absent."
 	if s.count > 0 {
 		before = appendHeader(before, len(s.der))
