@@ -48,6 +48,7 @@ type Config struct {
 	Store     Store
 	Issuer    Issuer
 	Scopes    ca.Scopes
+	NoScope   error // what Scopes says of a scope that is not there; nil: ca.ErrNotFound
 	Validator Validator
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -84,6 +85,9 @@ type Server struct {
 func New(c Config) (*Server, error) {
 	if c.Site == 0 || c.Store == nil || c.Issuer == nil || c.Scopes == nil || c.Validator == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("making an ACME server: a site, store, issuer, scopes, validator, clock and log are required")
+	}
+	if c.NoScope == nil {
+		c.NoScope = ca.ErrNotFound
 	}
 	if c.Workers <= 0 {
 		c.Workers = defaultWorkers

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -31,7 +30,7 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	}
 	rights, err := s.Scopes.Chain(ctx, h.Scope)
 	if err != nil {
-		return Order{}, noScope(h.Scope, err)
+		return Order{}, s.noScope(h.Scope, err)
 	}
 	list, p := names(ask.Identifiers, rights)
 	if p != nil {
@@ -75,8 +74,8 @@ func (s *Server) refused(ctx context.Context, h Holder, p *Problem) error {
 	return p
 }
 
-func noScope(scope identity.Scope, err error) error {
-	if errors.Is(err, ca.ErrNotFound) {
+func (s *Server) noScope(scope identity.Scope, err error) error {
+	if errors.Is(err, s.NoScope) {
 		p := problem(Malformed, "there is no scope %s: check the directory's URL", scope)
 		p.Status = 404
 		return p

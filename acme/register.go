@@ -44,6 +44,9 @@ func (s *Server) Register(ctx context.Context, who identity.Caller, r Registrati
 }
 
 func (s *Server) register(ctx context.Context, who identity.Caller, r Registration, key cert.KeyID) (Account, bool, error) {
+	if err := s.Open(ctx, who.Scope); err != nil {
+		return Account{}, false, err
+	}
 	if p := checkContacts(r.Contact); p != nil {
 		return Account{}, false, p
 	}
@@ -96,7 +99,7 @@ func (s *Server) Update(ctx context.Context, h Holder, c Change) (Account, error
 // Open returns nil if scope has a directory, or a not-found problem.
 func (s *Server) Open(ctx context.Context, scope identity.Scope) error {
 	if _, err := s.Scopes.Chain(ctx, scope); err != nil {
-		return noScope(scope, err)
+		return s.noScope(scope, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"codeberg.org/dataverket/segl/acme"
@@ -84,7 +85,9 @@ func (d *door) challenge(ctx context.Context, r *request) (answer, error) {
 	}
 	c, ok := a.Challenge(m)
 	if !ok {
-		return answer{}, acme.NewProblem(acme.Malformed, "this authorization has no challenge of that type: see the authorization")
+		p := acme.NewProblem(acme.Malformed, "this authorization has no challenge of that type: see the authorization")
+		p.Status = http.StatusNotFound
+		return answer{}, p
 	}
 	// RFC 8555 §7.5.1 (example) and §7.1: "up" leads to the authorization.
 	out := answer{body: r.show(c), up: r.at.authz(a.ID)}

@@ -28,6 +28,7 @@ import (
 	"codeberg.org/dataverket/segl/acme/validate/dnstest"
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
 )
@@ -100,7 +101,7 @@ func (s *site) replica(t testing.TB, o options) *replica {
 		must(t, err)
 	}
 	cfg := acme.Config{
-		Site: 1, Store: r.store, Issuer: s.CA, Scopes: s.Scopes, Validator: o.validator, Now: s.Now,
+		Site: 1, Store: r.store, Issuer: s.CA, Scopes: s.Scopes, NoScope: tenancy.ErrNotFound, Validator: o.validator, Now: s.Now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if o.issuer != nil {

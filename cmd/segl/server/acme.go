@@ -13,6 +13,7 @@ import (
 	"codeberg.org/dataverket/segl/acme/store"
 	"codeberg.org/dataverket/segl/acme/validate"
 	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -33,7 +34,8 @@ func (s *Server) openACME(context.Context) error {
 	}
 	side := &acmeSide{store: store.New(s.db, s.now)}
 	side.server, err = acme.New(acme.Config{
-		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, Validator: validator, Now: s.now, Log: s.log, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, NoScope: tenancy.ErrNotFound, //nolint:gosec // checked
+		Validator: validator, Now: s.now, Log: s.log,
 	})
 	if err != nil {
 		return err
