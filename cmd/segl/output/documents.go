@@ -106,4 +106,3 @@ func (p *yamlPrinter[T]) end() error {
 	}
 	return nil
 }
-

@@ -91,4 +91,3 @@ func (p namePrinter[T]) print(v T) error {
 }
 
 func (namePrinter[T]) end() error { return nil }
-
