@@ -38,7 +38,8 @@ type Name struct {
 	v    string
 }
 
-// strictNames refuses what IDNA 2008 refuses, and checks A-labels by round trip (RFC 5891 §5.4).
+// strictNames checks labels as UTS #46 does without its transition, with the hyphen, joiner and bidi rules of IDNA 2008, and
+// A-labels by round trip (RFC 5891 §5.4). Looser than RFC 5892: it takes symbols, which some registries sell.
 var strictNames = idna.New(idna.ValidateLabels(true), idna.CheckHyphens(true), idna.CheckJoiners(true),
 	idna.StrictDomainName(true), idna.BidiRule(), idna.MapForLookup(), idna.Transitional(false))
 
@@ -70,8 +71,8 @@ func ParseDNS(s string) (Name, error) {
 			return refuse(why)
 		}
 	}
-	if digits(labels[len(labels)-1]) {
-		return refuse("ends in an all-digit label, which reads as an address (RFC 3696 §2)")
+	if numeric(labels[len(labels)-1]) {
+		return refuse("ends in an all-digit or hexadecimal label, which reads as an address (RFC 3696 §2; WHATWG URL §3.5)")
 	}
 	if a, err := strictNames.ToASCII(rest); err != nil {
 		return refuse("has a label that is not valid IDNA 2008 (RFC 5891 §5.4)")
@@ -101,7 +102,10 @@ func badLabel(l string) string {
 	return ""
 }
 
-func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+func numeric(s string) bool {
+	hex, ok := strings.CutPrefix(s, "0x")
+	return strings.Trim(s, "0123456789") == "" || ok && strings.Trim(hex, "0123456789abcdef") == ""
+}
 
 // ParseIP reads an IPv4 or IPv6 address in canonical text (RFC 5952 §4). Zones and IPv4-mapped IPv6 are refused.
 func ParseIP(s string) (Name, error) {
