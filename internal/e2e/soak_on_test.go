@@ -1,0 +1,5 @@
+//go:build soak
+
+package e2e_test
+
+const soak = true
