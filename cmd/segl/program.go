@@ -81,9 +81,12 @@ Server and identity:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
 `
 
+// holdsOthers marks a command that does nothing by itself.
+const holdsOthers = "holds others"
+
 // group returns a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	g := &cobra.Command{Use: use + " COMMAND", Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2}
+	g := &cobra.Command{Use: use + " COMMAND", Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2, Annotations: map[string]string{holdsOthers: ""}}
 	for _, c := range commands {
 		c.DisableFlagsInUseLine = true
 		g.AddCommand(c)

@@ -80,22 +80,18 @@ func (p *program) revoke(ctx context.Context, serial cert.Serial, why cert.Reaso
 	return output.One(p.out, p.form, shown{out, p.status(out.Summary)}, view)
 }
 
-// interactive reports whether a person is there to be asked.
+// interactive reports whether a person is there to be asked: stdin is a terminal. /dev/null is a device too, and no person.
 func (p *program) interactive() bool {
-	for _, end := range []any{p.in, p.err} {
-		f, ok := end.(*os.File)
-		if !ok {
-			return false
-		}
-		s, err := f.Stat()
-		if err != nil || s.Mode()&os.ModeCharDevice == 0 {
-			return false
-		}
-		if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(s, null) {
-			return false
-		}
+	f, ok := p.in.(*os.File)
+	if !ok {
+		return false
 	}
-	return true
+	s, err := f.Stat()
+	if err != nil || s.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err == nil && !os.SameFile(s, null)
 }
 
 // confirm shows what cannot be undone, and asks for the end of the serial.

@@ -48,7 +48,7 @@ func TestRemoteCommands(t *testing.T) {
 			for k, v := range vars {
 				e.Setenv(k, v)
 			}
-			return nil
+			return os.WriteFile(filepath.Join(e.WorkDir, "page.sh"), recipes(t), 0o600)
 		},
 	})
 }
