@@ -64,6 +64,41 @@ func TestACallerIsNamedAnewWhenTimeOrTrustHasMovedOn(t *testing.T) {
 	ask(http.StatusOK, "size")
 }
 
+// A resumed session has shown its certificate in an earlier connection; it is verified again all the same.
+func TestAResumedSessionIsVerifiedAgain(t *testing.T) {
+	var anchors atomic.Pointer[x509.CertPool]
+	r := populated(t, func(c *web.Config) {
+		anchors.Store(c.Clients.Roots())
+		c.Clients.Roots = anchors.Load
+	})
+	c := r.as(t, "holder")
+	tr, ok := c.Transport.(*http.Transport)
+	if !ok {
+		t.Fatal("the client has no transport of its own")
+	}
+	tr.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	ask := func() (status int, resumed bool) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.base+"/v1/notes", nil)
+		must(t, err)
+		resp, err := c.Do(req)
+		must(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		must(t, err)
+		_ = resp.Body.Close()
+		tr.CloseIdleConnections()
+		return resp.StatusCode, resp.TLS.DidResume
+	}
+	ask()
+	if status, resumed := ask(); status != http.StatusOK || !resumed {
+		t.Errorf("%d, resumed %t: want a resumed session to know its caller", status, resumed)
+	}
+	anchors.Store(newCA(t).pool)
+	if status, resumed := ask(); status != http.StatusUnauthorized || !resumed {
+		t.Errorf("%d, resumed %t: want 401 once the anchors have changed", status, resumed)
+	}
+}
+
 func TestTLSBelowTheMinimumIsRefused(t *testing.T) {
 	dial := func(r *rig, version uint16) error {
 		conn, err := tls.Dial("tcp", strings.TrimPrefix(r.base, "https://"), &tls.Config{RootCAs: r.ca.pool, Time: clock, MinVersion: version, MaxVersion: version})
@@ -259,6 +294,17 @@ func TestRunDrains(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
 		t.Error("still listening after the end")
+	}
+}
+
+func TestRunEndsWhenOneListenerFails(t *testing.T) {
+	metrics := web.NewMetrics(prometheus.NewRegistry())
+	broken, brokenLn := plain(t, web.Config{Metrics: metrics})
+	other, otherLn := plain(t, web.Config{Name: "private", Metrics: metrics})
+	must(t, brokenLn.Close())
+	err := web.Run(t.Context(), web.NewHealth(), web.Drain{}, web.Listening{Server: broken, Listener: brokenLn}, web.Listening{Server: other, Listener: otherLn})
+	if err == nil || !strings.Contains(err.Error(), "serving public") {
+		t.Errorf("ended with %v, want what failed", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -53,7 +54,8 @@ func (c Cursor) MarshalText() ([]byte, error) {
 func (c *Cursor) UnmarshalText(b []byte) error {
 	const most = 512
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(string(b))
-	if err != nil || len(b) > most || len(raw) < 2 || raw[0] != cursorForm {
+	// encoding/base64 skips line ends; a cursor has one spelling.
+	if err != nil || len(b) > most || len(raw) < 2 || raw[0] != cursorForm || bytes.ContainsAny(b, "\r\n") {
 		return errors.New("not a token that this service gave: begin again without one")
 	}
 	c.at = string(raw[1:])

@@ -77,18 +77,6 @@ func TestFactsAreSelected(t *testing.T) {
 	}
 }
 
-func TestPositionsHaveOneSpelling(t *testing.T) {
-	p := audit.Position{Transaction: 1 << 40, ID: 7}
-	if got, err := audit.ParsePosition(p.String()); err != nil || got != p {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, s := range []string{"", "1", "1.", "1.2.3", "01.2", "1.+2", "-1.2", "1.2 ", "x.y"} {
-		if _, err := audit.ParsePosition(s); err == nil {
-			t.Errorf("%q was taken", s)
-		}
-	}
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
