@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -312,6 +313,12 @@ func TestOneShardsFailureKeepsNoOther(t *testing.T) {
 	}
 }
 
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
 func TestServerAnswers(t *testing.T) {
 	h := newHouse(t)
 	h.run(t)
@@ -319,7 +326,7 @@ func TestServerAnswers(t *testing.T) {
 	epoch := strconv.Itoa(int(uid.EpochOf(h.Now())))
 	srv := httptest.NewServer(h.server)
 	t.Cleanup(srv.Close)
-	get := func(method, path, tag string) *http.Response {
+	get := func(method, path, tag string) reply {
 		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -331,22 +338,22 @@ func TestServerAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { resp.Body.Close() })
-		return resp
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply{resp.StatusCode, resp.Header, body}
 	}
 	good := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", "")
-	var body bytes.Buffer
-	if _, err := body.ReadFrom(good.Body); err != nil {
-		t.Fatal(err)
+	if good.status != http.StatusOK || good.header.Get("Content-Type") != "application/pkix-crl" || good.header.Get("Cache-Control") != "public, max-age=60, must-revalidate" {
+		t.Errorf("got %d, %v", good.status, good.header)
 	}
-	if good.StatusCode != http.StatusOK || good.Header.Get("Content-Type") != "application/pkix-crl" || good.Header.Get("Cache-Control") != "public, max-age=60, must-revalidate" {
-		t.Errorf("got %s, %v", good.Status, good.Header)
-	}
-	if l := h.find(t, crl.Shard{Authority: a.ID, Epoch: uid.EpochOf(h.Now())}); !bytes.Equal(body.Bytes(), l.DER) {
+	if l := h.find(t, crl.Shard{Authority: a.ID, Epoch: uid.EpochOf(h.Now())}); !bytes.Equal(good.body, l.DER) {
 		t.Error("served something else than the published list")
 	}
-	if again := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", good.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
-		t.Errorf("with its tag: %s", again.Status)
+	if again := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", good.header.Get("ETag")); again.status != http.StatusNotModified {
+		t.Errorf("with its tag: %d", again.status)
 	}
 	for path, want := range map[string]int{
 		"/crl/" + a.Name + "/0" + epoch + ".crl":  http.StatusNotFound,
@@ -358,16 +365,16 @@ func TestServerAnswers(t *testing.T) {
 		"/crl/" + a.Name + "/" + epoch + ".crl/x": http.StatusNotFound,
 		"/" + epoch + ".crl":                      http.StatusNotFound,
 	} {
-		if got := get(http.MethodGet, path, ""); got.StatusCode != want {
-			t.Errorf("%s: %s, want %d", path, got.Status, want)
+		if got := get(http.MethodGet, path, ""); got.status != want {
+			t.Errorf("%s: %d, want %d", path, got.status, want)
 		}
 	}
-	if got := get(http.MethodPost, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %s", got.Status)
+	if got := get(http.MethodPost, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.status != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", got.status)
 	}
 	h.DB.Close()
-	if got := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "" {
-		t.Errorf("without a database: %s, Retry-After %q", got.Status, got.Header.Get("Retry-After"))
+	if got := get(http.MethodGet, "/crl/"+a.Name+"/"+epoch+".crl", ""); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("without a database: %d, Retry-After %q", got.status, got.header.Get("Retry-After"))
 	}
 }
 

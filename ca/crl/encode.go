@@ -61,7 +61,7 @@ func (s *entries) append(serial []byte, r cert.Reason) {
 	if cap(s.der)-len(s.der) < 2+size {
 		s.der = slices.Grow(s.der, max(1<<12, len(s.der))) // doubling: append alone would copy a long list five times
 	}
-	b := append(s.der, byte(asn1.SEQUENCE), byte(size), byte(asn1.INTEGER), byte(len(serial)))
+	b := append(s.der, byte(asn1.SEQUENCE), byte(size), byte(asn1.INTEGER), byte(len(serial))) //nolint:gosec // 53 at most
 	b = append(append(b, serial...), s.at...)
 	// RFC 5280 §5.3.1: "the reason code CRL entry extension SHOULD be absent instead of using the unspecified (0) reasonCode
 	// value".

@@ -72,7 +72,8 @@ var listRules = []listRule{
 	{"list-distribution-point", "RFC 5280 §5.2.5", checkDistribution},
 }
 
-func unless(ok bool, wrong string) string {
+// unless returns what is wrong where something is.
+func unless(ok bool, wrong string) string { //nolint:revive // ok is the finding, not a flag
 	if ok {
 		return ""
 	}
@@ -169,7 +170,7 @@ func checkEntry(entry []byte, e *ExpectList) (serial []byte, wrong string) {
 		return nil, "serial is none of this service's"
 	}
 	serial, entry = entry[2:2+serialSize], entry[2+serialSize:]
-	if made := int64(binary.BigEndian.Uint32(serial[2:6])); e.URL != "" && uid.Epoch(made/week) != e.Epoch {
+	if made := int64(binary.BigEndian.Uint32(serial[2:6])); e.URL != "" && made/week != int64(e.Epoch) {
 		return nil, "serial belongs on another list"
 	}
 	size, generalized := 13, entry[0] == byte(asn1.GeneralizedTime)

@@ -107,19 +107,24 @@ func parse(tbs []byte) (c certificate, wrong string) {
 	case !body.ReadASN1Element((*cryptobyte.String)(&c.spki), asn1.SEQUENCE):
 		return c, "malformed subjectPublicKeyInfo"
 	}
+	return c, c.readOptional(&body)
+}
+
+// readOptional reads what may follow the key.
+func (c *certificate) readOptional(body *cryptobyte.String) (wrong string) {
 	for _, tag := range [...]asn1.Tag{tagIssuerUID, tagSubjectUID} {
 		c.unique = body.PeekASN1Tag(tag) || c.unique
 		if !body.SkipOptionalASN1(tag) {
-			return c, "malformed unique identifier"
+			return "malformed unique identifier"
 		}
 	}
-	if wrong := c.readExtensions(&body); wrong != "" {
-		return c, wrong
+	if wrong := c.readExtensions(body); wrong != "" {
+		return wrong
 	}
 	if !body.Empty() {
-		return c, "something follows the extensions"
+		return "something follows the extensions"
 	}
-	return c, ""
+	return ""
 }
 
 func (t *instant) read(s *cryptobyte.String) bool {

@@ -80,9 +80,10 @@ func (t *Template) addExtensions(b *cryptobyte.Builder, v Values, k key) {
 // addKeyUsage: RFC 5280 §4.2.1.3: "When present, conforming CAs SHOULD mark this extension as critical". A named bit list
 // ends at its last one (X.690 §11.2.2); all of ours fit in one octet.
 func addKeyUsage(b *cryptobyte.Builder, usage x509.KeyUsage) {
-	octet := bits.Reverse8(byte(usage))
+	octet := bits.Reverse8(byte(usage))        //nolint:gosec // see above
+	unused := byte(bits.TrailingZeros8(octet)) //nolint:gosec // 8 at most
 	addExtension(b, idKeyUsage, critical, func(b *cryptobyte.Builder) {
-		b.AddASN1(asn1.BIT_STRING, func(b *cryptobyte.Builder) { b.AddBytes([]byte{byte(bits.TrailingZeros8(octet)), octet}) })
+		b.AddASN1(asn1.BIT_STRING, func(b *cryptobyte.Builder) { b.AddBytes([]byte{unused, octet}) })
 	})
 }
 
