@@ -69,7 +69,7 @@ func (g *group[T]) do(ctx context.Context, write T) error {
 	case <-a.done: // both at once: what is known counts
 		return a.err
 	default:
-		return fmt.Errorf("waiting for the ledger: %w", ctx.Err())
+		return explained(fmt.Errorf("waiting for the ledger: %w", ctx.Err()))
 	}
 }
 
@@ -136,7 +136,7 @@ func (g *group[T]) drain(batch []*asked[T]) []*asked[T] {
 func (g *group[T]) commit(batch []*asked[T]) {
 	live := batch[:0:0]
 	for _, a := range batch {
-		if a.err = a.ctx.Err(); a.err == nil {
+		if a.err = explained(a.ctx.Err()); a.err == nil {
 			live = append(live, a)
 		} else {
 			close(a.done)
