@@ -89,7 +89,7 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b, 'Z')
 }
 
-func appendTwo(b []byte, v int) []byte { return append(b, byte('0'+v/10), byte('0'+v%10)) }
+func appendTwo(b []byte, v int) []byte { return append(b, byte('0'+v/10), byte('0'+v%10)) } //nolint:gosec // 0 to 99
 
 // A head is what a list says beside its entries.
 type head struct {
@@ -127,7 +127,7 @@ func encode(h head, s entries) ([]byte, error) {
 func appendHeader(b []byte, size int) []byte {
 	b = append(b, byte(asn1.SEQUENCE))
 	if size < 0x80 {
-		return append(b, byte(size))
+		return append(b, byte(size)) //nolint:gosec // see the guard
 	}
 	octets := 1
 	for v := size >> 8; v > 0; v >>= 8 {
@@ -135,7 +135,7 @@ func appendHeader(b []byte, size int) []byte {
 	}
 	b = append(b, 0x80|byte(octets))
 	for i := octets - 1; i >= 0; i-- {
-		b = append(b, byte(size>>(8*i)))
+		b = append(b, byte(size>>(8*i))) //nolint:gosec // one octet at a time
 	}
 	return b
 }

@@ -131,7 +131,7 @@ func zlintFindsNothing(t *testing.T, h *house, issuer string, leaves map[string]
 		}
 		resp, out := get(t, h.srv, "/ocsp/"+url.PathEscape(base64.StdEncoding.EncodeToString(der)), "")
 		if resp.StatusCode != http.StatusOK {
-			t.Fatal(resp.Status)
+			t.Fatal(resp.StatusCode)
 		}
 		parsed, err := xocsp.ParseResponse(out, nil)
 		if err != nil {

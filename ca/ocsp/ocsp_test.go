@@ -651,7 +651,13 @@ func TestUnfitDelegatesAreRefused(t *testing.T) {
 	}
 }
 
-func get(tb testing.TB, srv *httptest.Server, path, tag string) (*http.Response, []byte) {
+// A reply is a response that has been read to its end.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func get(tb testing.TB, srv *httptest.Server, path, tag string) (reply, []byte) {
 	tb.Helper()
 	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, srv.URL+path, nil)
 	if err != nil {
@@ -669,7 +675,7 @@ func get(tb testing.TB, srv *httptest.Server, path, tag string) (*http.Response,
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return resp, out
+	return reply{resp.StatusCode, resp.Header}, out
 }
 
 func TestGETTakesEverySpellingOfTheRequest(t *testing.T) {
@@ -693,14 +699,14 @@ func TestGETTakesEverySpellingOfTheRequest(t *testing.T) {
 	} {
 		resp, out := get(t, srv, "/ocsp/"+path, "")
 		if r, err := xocsp.ParseResponse(out, b.authorities[0].Certificate); err != nil || r.Status != xocsp.Good {
-			t.Errorf("%s: %s: %v", name, resp.Status, err)
+			t.Errorf("%s: %d: %v", name, resp.StatusCode, err)
 		}
 	}
 	if _, out := get(t, srv, "/ocsp/"+strings.ReplaceAll(text, "M", "!"), ""); refusal(out) != malformed {
 		t.Errorf("not base64: got %d", refusal(out))
 	}
 	if resp, _ := get(t, srv, "/elsewhere/"+text, ""); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("elsewhere: %s", resp.Status)
+		t.Errorf("elsewhere: %d", resp.StatusCode)
 	}
 }
 
@@ -717,12 +723,12 @@ func TestGETMayBeCachedForAsLongAsTheAnswerIs(t *testing.T) {
 	}
 	b.advance(20 * time.Second)
 	if resp, _ := get(t, srv, path, tag); resp.StatusCode != http.StatusNotModified || !strings.HasPrefix(resp.Header.Get("Cache-Control"), "max-age=10,") {
-		t.Errorf("with its tag: %s %v", resp.Status, resp.Header)
+		t.Errorf("with its tag: %d %v", resp.StatusCode, resp.Header)
 	}
 	b.set(s, ocsp.Status{State: ocsp.Revoked, At: start})
 	b.Drop(s)
 	if resp, _ := get(t, srv, path, tag); resp.StatusCode != http.StatusOK || resp.Header.Get("ETag") == tag {
-		t.Errorf("revoked, with the old tag: %s", resp.Status)
+		t.Errorf("revoked, with the old tag: %d", resp.StatusCode)
 	}
 	unknown := url.PathEscape(base64.StdEncoding.EncodeToString(b.ask(t, b.authorities[0], cert.NewSerial(1, start), crypto.SHA1)))
 	if resp, _ := get(t, srv, "/ocsp/"+unknown, ""); resp.Header.Get("Cache-Control") != "no-store" {
