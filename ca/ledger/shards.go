@@ -157,7 +157,8 @@ func (l *Ledger) ListsEnd(ctx context.Context, now time.Time) (ends time.Time, e
 	err = l.db.QueryRow(ctx, `
 		SELECT coalesce(min(c.next_update), $1)
 		FROM   crl c JOIN authority a ON a.id = c.authority
-		WHERE  to_timestamp((c.epoch + 1) * 604800::bigint) + CASE WHEN a.purpose = 'root' THEN $2::interval ELSE $3::interval END >= $1`,
+		WHERE  c.epoch = 0
+		OR     to_timestamp((c.epoch + 1) * 604800::bigint) + CASE WHEN a.purpose = 'root' THEN $2::interval ELSE $3::interval END >= $1`,
 		now, rootShardLife, leafShardLife).Scan(&ends)
 	return ends, err
 }
