@@ -79,8 +79,8 @@ type Segl struct {
 	flags []string
 	cmd   *exec.Cmd
 	log   locked
-	ready chan bool  // closed, at last, when it has ended
-	done  chan error // how it ended
+	ready chan bool     // told once
+	done  chan struct{} // closed when it has ended; nil while it is not expected to run
 }
 
 // Start runs `segl dev` in a directory of its own on free ports, with further flags, and waits until it is ready. It is
@@ -147,10 +147,9 @@ func (s *Segl) begin(more ...string) error {
 		return err
 	}
 	select {
-	case ok := <-s.ready:
-		if !ok {
-			return fmt.Errorf("segl ended before it was ready:\n%s", tail(s.log.String(), 60))
-		}
+	case <-s.ready:
+	case <-s.done:
+		return fmt.Errorf("segl ended before it was ready:\n%s", tail(s.log.String(), 60))
 	case <-time.After(startWithin):
 		return fmt.Errorf("segl was not ready within %s:\n%s", startWithin, tail(s.log.String(), 60))
 	}
@@ -176,7 +175,7 @@ func (s *Segl) spawn(more ...string) error {
 	if err != nil {
 		return err
 	}
-	s.ready, s.done = make(chan bool, 1), make(chan error, 1)
+	s.ready, s.done = make(chan bool, 1), make(chan struct{})
 	started := make(chan error)
 	go follow(s.cmd, out, started, s.ready, s.done)
 	return <-started
@@ -184,21 +183,20 @@ func (s *Segl) spawn(more ...string) error {
 
 // follow starts cmd and waits for its end. It stays on one thread, which ends with it: the death signal of Linux comes
 // when the thread dies that started the child.
-func follow(cmd *exec.Cmd, out io.Reader, started chan<- error, ready chan<- bool, done chan<- error) {
+func follow(cmd *exec.Cmd, out io.Reader, started chan<- error, ready chan<- bool, done chan<- struct{}) {
 	runtime.LockOSThread()
+	defer close(done)
 	err := cmd.Start()
 	started <- err
-	if err == nil {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if strings.HasPrefix(lines.Text(), "ready") {
-				ready <- true
-			}
-		}
-		err = cmd.Wait()
+	if err != nil {
+		return
 	}
-	done <- err
-	close(ready)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "ready") {
+			ready <- true
+		}
+	}
+	cmd.Wait() //nolint:errcheck // how it ended is in its log
 }
 
 // Pid returns its process id.

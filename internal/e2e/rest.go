@@ -31,7 +31,7 @@ type Answer struct {
 
 // Ask sends a request and reads its answer. body is sent as JSON, or as it is if it is octets; header is names and values
 // in turn.
-func Ask(ctx context.Context, client *http.Client, method, url string, body any, header ...string) (Answer, error) {
+func Ask(ctx context.Context, client *http.Client, method, url string, body any, header ...string) (Answer, error) { //nolint:revive // what a request is made of
 	octets, raw := body.([]byte)
 	if body != nil && !raw {
 		var err error

@@ -357,6 +357,10 @@ func TestAuthoritiesHaveAStatusToo(t *testing.T) {
 	if !listed(all, root) {
 		t.Error("/crls.pem has no list signed by the root")
 	}
+	// A root is believed because somebody chose to, not because it says so: it was never intended, like any stranger's.
+	if r := askOCSP(t, s, root, root.SerialNumber); r.Status != ocsp.Unknown {
+		t.Errorf("of itself the root says %s", ocspWords[r.Status])
+	}
 }
 
 func listed(all []*x509.RevocationList, issuer *x509.Certificate) bool {
