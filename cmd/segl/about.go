@@ -30,6 +30,9 @@ func release() string {
 	return "devel"
 }
 
+// agent is what servers' logs call this program (RFC 9110 §10.1.5).
+func agent() string { return "segl/" + release() }
+
 // A build says which program this is.
 type build struct {
 	Version  string `json:"version"`

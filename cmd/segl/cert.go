@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/output"
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -230,7 +231,7 @@ func (p *program) serial(arg string) (cert.Serial, error) {
 	}
 	s, err := cert.SerialFromInt(certs[0].SerialNumber)
 	if err != nil {
-		return cert.Serial{}, failing(exitNotFound, "the certificate in %s has a serial of another authority: %s", arg, serialOf(certs[0]))
+		return cert.Serial{}, failing(exitNotFound, "the certificate in %s has a serial of another authority: %s", arg, chain.Serial(certs[0]))
 	}
 	return s, nil
 }
@@ -277,7 +278,7 @@ func revocation(s shown) string {
 
 // chainOf names the authorities above a certificate, the nearest first, and the root that the last was issued by.
 func chainOf(s shown) string {
-	certs, err := parseCertificates([]byte(s.Certificate.Certificate))
+	certs, err := chain.Parse([]byte(s.Certificate.Certificate))
 	if err != nil {
 		return err.Error()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -96,7 +97,7 @@ func (p *program) dial(who party) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := client.Config{URL: base, Roots: roots, UserAgent: "segl/" + release()}
+	config := client.Config{URL: base, Roots: roots, UserAgent: agent()}
 	if who != nobody {
 		pair, err := p.identity(who)
 		if err != nil {
@@ -124,7 +125,7 @@ func (p *program) roots() (*x509.CertPool, error) {
 	if path == "" {
 		return nil, misuse("there is no root to trust the server by").hinted("give --root or set SEGL_ROOT; segl serves it at /roots.pem of the public listener")
 	}
-	certs, err := readCertificates(path)
+	certs, err := chain.Read(path)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"codeberg.org/dataverket/segl/ca/api"
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 )
@@ -138,7 +139,7 @@ func (p *program) explainRenewal(err error, shown keypair.Files) error {
 		return err
 	}
 	f := &failure{code: problemCode(problem.Status), err: err, hint: problemHint(problem)}
-	certs, rerr := readCertificates(shown.Chain)
+	certs, rerr := chain.Read(shown.Chain)
 	switch {
 	case client.Named(err, "already-done"):
 		return f.hinted("somebody renewed it with another key: if that was not you, revoke both; else use that one, or enroll again")

@@ -3,13 +3,13 @@ package main
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/output"
 	"codeberg.org/dataverket/segl/internal/cert"
 )
@@ -51,22 +51,25 @@ func (p *program) verifyFile(v verification, file string) error {
 		return err
 	}
 	certs, err := p.readCertificates(file)
+	if errors.Is(err, chain.ErrMalformed) { // it is there, and does not verify
+		return &failure{code: exitFindings, err: err}
+	}
 	if err != nil {
 		return err
 	}
 	for _, c := range certs[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	chain, err := verifyChain(certs[0], options, names)
+	found, err := chain.Verify(certs[0], options, names)
 	if err != nil {
 		return failing(exitFindings, "verifying %s: %w", file, err)
 	}
-	return output.List(p.out, p.form, links(chain), linkView)
+	return output.List(p.out, p.form, sequence(linksOf(found)), linkView)
 }
 
 func (p *program) verifyOptions(v verification, anchors string) (x509.VerifyOptions, []cert.Name, error) {
 	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: p.now()}
-	roots, err := readCertificates(anchors)
+	roots, err := chain.Read(anchors)
 	if err != nil {
 		return o, nil, err
 	}
@@ -74,7 +77,7 @@ func (p *program) verifyOptions(v verification, anchors string) (x509.VerifyOpti
 		o.Roots.AddCert(c)
 	}
 	if v.intermediates != "" {
-		more, err := readCertificates(v.intermediates)
+		more, err := chain.Read(v.intermediates)
 		if err != nil {
 			return o, nil, err
 		}
@@ -106,49 +109,6 @@ func usages(asked string, names []cert.Name) ([]x509.ExtKeyUsage, error) {
 		return []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, nil
 	}
 	return nil, misuse("--usage %q: want server, client or any", asked)
-}
-
-// verifyChain returns the best chain from leaf to an anchor. Beyond RFC 5280 §6, every key below the anchor must be one
-// that this service would certify.
-func verifyChain(leaf *x509.Certificate, o x509.VerifyOptions, names []cert.Name) ([]*x509.Certificate, error) {
-	chains, err := leaf.Verify(o)
-	if err != nil {
-		return nil, plainly(err)
-	}
-	chain := slices.MinFunc(chains, func(a, b []*x509.Certificate) int { return len(a) - len(b) })
-	for _, c := range chain[:len(chain)-1] {
-		if err := cert.CheckKey(c.PublicKey); err != nil {
-			return nil, fmt.Errorf("%s: %w", title(c), err)
-		}
-	}
-	for _, n := range names {
-		if !bears(leaf, n) {
-			return nil, fmt.Errorf("it is not good for %s, only for %s", n, strings.Join(namesIn(leaf), ", "))
-		}
-	}
-	return chain, nil
-}
-
-// plainly says what the standard library found, in the words of this program.
-func plainly(err error) error {
-	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired {
-		return fmt.Errorf("%s is valid from %s to %s only", title(bad.Cert), stamp(bad.Cert.NotBefore), stamp(bad.Cert.NotAfter))
-	}
-	if bad, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fmt.Errorf("no chain leads to the root: %s was issued by %q, which is neither there nor trusted", title(bad.Cert), bad.Cert.Issuer.String())
-	}
-	return errors.New(strings.TrimPrefix(err.Error(), "x509: "))
-}
-
-// bears reports whether leaf is good for n (RFC 9525 §6; the common name means nothing).
-func bears(leaf *x509.Certificate, n cert.Name) bool {
-	if n.Kind() == cert.URI {
-		return slices.ContainsFunc(urisIn(leaf), func(u string) bool { return u == n.Value() })
-	}
-	if n.Wildcard() {
-		return slices.Contains(leaf.DNSNames, n.Value())
-	}
-	return leaf.VerifyHostname(n.Value()) == nil
 }
 
 // parseNames reads names as people write them: an address, a URI, else a DNS name.

@@ -111,8 +111,14 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":         {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "golang.org/x/crypto/ocsp"}},
-		"cmd/segl/client":  {Wiring, nil, nil},
+		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra"}},
+		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
+		"cmd/segl/client": {Wiring, nil, nil},
+		"cmd/segl/doctor": {
+			Wiring,
+			[]string{"cmd/segl/chain", "cmd/segl/client", "cmd/segl/keypair", "internal/postgres", "internal/web", "migrations"},
+			[]string{"golang.org/x/crypto/ocsp"},
+		},
 		"cmd/segl/keypair": {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/output":  {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},
 		"cmd/segl/server": {

@@ -1,10 +1,9 @@
-package main
+package doctor
 
 import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -13,85 +12,16 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
-	"codeberg.org/dataverket/segl/internal/postgres"
-	"codeberg.org/dataverket/segl/internal/web"
-	"codeberg.org/dataverket/segl/migrations"
 )
-
-// fixes says what to do about what /readyz finds.
-var fixes = map[string]string{
-	"database":   "start the database, and see that database.url in the configuration leads to it",
-	"durability": "turn on what is named; nothing issued before is safe",
-	"clock":      "set the clocks of this machine and of the database's: timedatectl set-ntp true",
-	"keys":       "see the log for the key; is passphrase_file the right one?",
-	"partitions": "see the log of the epochs duty; segl migrate if the schema is old",
-	"lists":      "see the log of the crl duty; a stale list shuts everybody out",
-	"drain":      "the server is stopping: wait, or start it again",
-}
-
-// checkReadiness reads /readyz: the server's own view of what it needs.
-func (x *examination) checkReadiness(ctx context.Context) {
-	c, err := x.plainClient(x.remote.privateURL, "SEGL_PRIVATE_URL")
-	if c == nil && err == nil {
-		return
-	}
-	if err != nil {
-		x.add(ill("readiness", err, ""))
-		return
-	}
-	defer c.Close()
-	body, header, err := c.Fetch(ctx, client.Request{Method: http.MethodGet, Path: "/readyz", Once: true}) // 503 is an answer here
-	if header == nil {
-		x.add(ill("readiness", err, "is segl running on this machine? systemctl status segl"))
-		return
-	}
-	var state web.Readiness
-	if json.Unmarshal(body, &state) != nil || len(state.Checks) == 0 {
-		x.add(ill("readiness", errors.New("/readyz says nothing that can be read"), "is "+c.URL()+" the private listener?"))
-		return
-	}
-	for _, f := range state.Checks {
-		if f.OK {
-			x.add(well("ready: "+f.Name, "well"))
-		} else {
-			x.add(ill("ready: "+f.Name, errors.New(f.Why), fixes[f.Name]))
-		}
-	}
-}
-
-// checkDatabase asks the database itself: does it answer, is the schema ours, does it keep what it promises.
-func (x *examination) checkDatabase(ctx context.Context) {
-	url := x.or(x.database, "SEGL_DATABASE_URL")
-	if url == "" {
-		return
-	}
-	const check = "database"
-	begun := x.now()
-	db, err := postgres.Open(ctx, postgres.Config{URL: url, MaxConns: 1})
-	if err != nil {
-		x.add(ill(check, err, fixes["database"]))
-		return
-	}
-	defer db.Close()
-	if err := db.Ping(ctx); err != nil {
-		x.add(ill(check, err, fixes["database"]))
-		return
-	}
-	x.add(well(check, "answers after %s", x.now().Sub(begun).Round(time.Millisecond)))
-	if err := postgres.CheckSchema(ctx, db, migrations.FS); err != nil {
-		x.add(ill("schema", err, "segl migrate, with the newest program that uses this database"))
-	} else {
-		x.add(well("schema", "is this program's"))
-	}
-}
 
 // checkPublic looks at what relying parties see.
 func (x *examination) checkPublic(ctx context.Context) {
-	c, err := x.plainClient(x.remote.publicURL, "SEGL_PUBLIC_URL")
-	if c == nil && err == nil {
+	if x.Public == "" {
 		return
 	}
+	c, err := x.plain(x.Public)
 	if err != nil {
 		x.add(ill("public listener", err, ""))
 		return
@@ -99,8 +29,8 @@ func (x *examination) checkPublic(ctx context.Context) {
 	defer c.Close()
 	x.checkRoots(ctx, c)
 	x.checkLists(ctx, c)
-	for _, chain := range x.trust.chains {
-		x.checkOCSP(ctx, c, chain)
+	for _, path := range x.trust.paths {
+		x.checkOCSP(ctx, c, path)
 	}
 }
 
@@ -112,7 +42,7 @@ func (x *examination) checkRoots(ctx context.Context, c *client.Client) {
 		x.add(ill(check, err, ""))
 		return
 	}
-	published, err := parseCertificates(body)
+	published, err := chain.Parse(body)
 	if err != nil {
 		x.add(ill(check, err, "is "+c.URL()+" the public listener?"))
 		return
@@ -168,7 +98,7 @@ func (x *examination) readLists(text []byte) (n int, first time.Time, err error)
 
 // judge refuses a list that is stale, or that its authority did not sign, as far as that one is known here.
 func (x *examination) judge(list *x509.RevocationList) error {
-	now := x.now()
+	now := x.Now()
 	switch {
 	case now.After(list.NextUpdate):
 		return fmt.Errorf("should have been followed at %s", stamp(list.NextUpdate))
@@ -176,8 +106,8 @@ func (x *examination) judge(list *x509.RevocationList) error {
 		return fmt.Errorf("is of %s, which is yet to come: compare the clocks", stamp(list.ThisUpdate))
 	}
 	known := x.trust.roots
-	for _, chain := range x.trust.chains {
-		known = append(known, chain[1:]...)
+	for _, path := range x.trust.paths {
+		known = append(known, path[1:]...)
 	}
 	for _, authority := range known {
 		if bytes.Equal(authority.SubjectKeyId, list.AuthorityKeyId) {
@@ -188,23 +118,23 @@ func (x *examination) judge(list *x509.RevocationList) error {
 }
 
 // checkOCSP asks about an identity of ours.
-func (x *examination) checkOCSP(ctx context.Context, c *client.Client, chain []*x509.Certificate) {
-	check := "ocsp"
-	answer, err := x.ask(ctx, c, chain[0], chain[1])
+func (x *examination) checkOCSP(ctx context.Context, c *client.Client, path []*x509.Certificate) {
+	const check = "ocsp"
+	answer, err := x.ask(ctx, c, path[0], path[1])
 	if err != nil {
 		x.add(ill(check, err, "see the server's log; /readyz tells whether the keys are well"))
 		return
 	}
-	switch now := x.now(); {
+	switch now := x.Now(); {
 	case answer.Status == ocsp.Revoked:
-		x.add(ill(check, fmt.Errorf("%s is revoked since %s", title(chain[0]), stamp(answer.RevokedAt)), "enroll again"))
+		x.add(ill(check, fmt.Errorf("%s is revoked since %s", chain.Title(path[0]), stamp(answer.RevokedAt)), "enroll again"))
 	case answer.Status != ocsp.Good:
-		x.add(ill(check, fmt.Errorf("%s is not known to the server", title(chain[0])), "enroll again; or the ledger was restored from before it was issued"))
+		x.add(ill(check, fmt.Errorf("%s is not known to the server", chain.Title(path[0])), "enroll again; or the ledger was restored from before it was issued"))
 	case answer.ThisUpdate.After(now.Add(clockNotice)) || !answer.NextUpdate.IsZero() && now.After(answer.NextUpdate):
 		x.add(ill(check, fmt.Errorf("the answer is for %s to %s, not for now", stamp(answer.ThisUpdate), stamp(answer.NextUpdate)),
 			"set the clocks of this machine and the server: timedatectl set-ntp true"))
 	default:
-		x.add(well(check, "%s is good, says %s", title(chain[0]), stamp(answer.ProducedAt)))
+		x.add(well(check, "%s is good, says %s", chain.Title(path[0]), stamp(answer.ProducedAt)))
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -10,13 +10,14 @@ import (
 	"net/url"
 	"time"
 
+	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 )
 
 // trust is what the certificates on this machine say.
 type trust struct {
-	roots  []*x509.Certificate
-	chains [][]*x509.Certificate // of our identities, each up to a root
+	roots []*x509.Certificate
+	paths [][]*x509.Certificate // of our identities, each up to a root
 }
 
 // Notice: how long before its end something is worth a finding.
@@ -35,41 +36,40 @@ func (x *examination) pool() *x509.CertPool {
 }
 
 func (x *examination) checkRoot() {
-	file := x.or(x.remote.root, "SEGL_ROOT")
-	if file == "" {
+	if x.Root == "" {
 		return
 	}
 	const fix = "fetch the roots again from /roots.pem of the public listener, and compare their fingerprints with the operators'"
-	certs, err := readCertificates(file)
+	certs, err := chain.Read(x.Root)
 	if err != nil {
 		x.add(ill("root", err, fix))
 		return
 	}
-	x.trust.roots = certs
 	for _, c := range certs {
-		switch {
-		case !c.IsCA:
-			x.add(ill("root", fmt.Errorf("%s is no authority", title(c)), fix))
-		case x.now().Before(c.NotBefore) || x.now().Add(rootNotice).After(c.NotAfter):
-			x.add(ill("root", fmt.Errorf("%s is valid from %s to %s", title(c), stamp(c.NotBefore), stamp(c.NotAfter)), "check this machine's clock; ask for the next root"))
-		default:
-			x.add(well("root", "%s until %s", title(c), stamp(c.NotAfter)))
+		if !c.IsCA {
+			x.add(ill("root", fmt.Errorf("%s is no authority", chain.Title(c)), fix))
+			continue
 		}
+		x.trust.roots = append(x.trust.roots, c)
+		if x.Now().Before(c.NotBefore) || x.Now().Add(rootNotice).After(c.NotAfter) {
+			x.add(ill("root", fmt.Errorf("%s is valid from %s to %s", chain.Title(c), stamp(c.NotBefore), stamp(c.NotAfter)), "check this machine's clock; ask for the next root"))
+			continue
+		}
+		x.add(well("root", "%s until %s", chain.Title(c), stamp(c.NotAfter)))
 	}
 }
 
-// checkIdentity looks at the certificate that who shows.
-func (x *examination) checkIdentity(who party) {
-	files := x.identityFiles(who)
-	if files.Chain == "" {
+// checkIdentity looks at a certificate that is shown to the server.
+func (x *examination) checkIdentity(id Identity) {
+	if id.Chain == "" {
 		return
 	}
-	check := string(who) + " identity"
-	if _, err := files.Load(); err != nil {
+	check := id.Name + " identity"
+	if _, err := id.Load(); err != nil {
 		x.add(ill(check, err, "enroll again: segl enroll --token TOKEN --out PREFIX"))
 		return
 	}
-	certs, err := readCertificates(files.Chain)
+	certs, err := chain.Read(id.Chain)
 	if err != nil {
 		x.add(ill(check, err, ""))
 		return
@@ -78,45 +78,47 @@ func (x *examination) checkIdentity(who party) {
 	for _, c := range certs[1:] {
 		between.AddCert(c)
 	}
-	chain, err := verifyChain(certs[0], x509.VerifyOptions{
-		Roots: x.pool(), Intermediates: between, CurrentTime: x.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	path, err := chain.Verify(certs[0], x509.VerifyOptions{
+		Roots: x.pool(), Intermediates: between, CurrentTime: x.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, nil)
 	if err != nil {
 		x.add(ill(check, err, "enroll again: segl enroll --token TOKEN --out PREFIX"))
 		return
 	}
-	x.trust.chains = append(x.trust.chains, chain)
+	if len(path) > 1 { // else it is an anchor itself: nobody's list or OCSP speaks of it
+		x.trust.paths = append(x.trust.paths, path)
+	}
 	if x.nearEnd(certs[0]) {
-		x.add(ill(check, fmt.Errorf("%s ends %s", title(certs[0]), stamp(certs[0].NotAfter)), "renew it: segl cert renew --cert "+files.Chain+" --key "+files.Key))
+		x.add(ill(check, fmt.Errorf("%s ends %s", chain.Title(certs[0]), stamp(certs[0].NotAfter)), "renew it: segl cert renew --cert "+id.Chain+" --key "+id.Key))
 		return
 	}
-	x.add(well(check, "%s until %s", title(certs[0]), stamp(certs[0].NotAfter)))
+	x.add(well(check, "%s until %s", chain.Title(certs[0]), stamp(certs[0].NotAfter)))
 }
 
 // nearEnd reports whether the last sixth of c's life has begun.
 func (x *examination) nearEnd(c *x509.Certificate) bool {
-	return x.now().After(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / leafNotice))
+	return x.Now().After(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / leafNotice))
 }
 
 // checkListener connects, and looks at the certificate and the clock at the other end.
-func (x *examination) checkListener(ctx context.Context, name, base string) {
-	if base == "" {
+func (x *examination) checkListener(ctx context.Context, l Listener) {
+	if l.URL == "" {
 		return
 	}
-	check := name + " listener"
-	c, err := client.New(client.Config{URL: base, Roots: x.pool()})
+	check := l.Name + " listener"
+	c, err := client.New(client.Config{URL: l.URL, Roots: x.pool(), UserAgent: x.Agent})
 	if err != nil {
 		x.add(ill(check, err, ""))
 		return
 	}
 	defer c.Close()
-	asked := x.now()
+	asked := x.Now()
 	_, header, err := c.Fetch(ctx, client.Request{Method: http.MethodGet, Path: "/openapi.json"})
 	if header == nil {
 		x.add(ill(check, err, ""))
 		return
 	}
-	leaf, err := x.presented(ctx, base)
+	leaf, err := x.presented(ctx, l.URL)
 	switch {
 	case err != nil:
 		x.add(ill(check, err, ""))
@@ -125,7 +127,7 @@ func (x *examination) checkListener(ctx context.Context, name, base string) {
 		x.add(ill(check, fmt.Errorf("its certificate ends %s", stamp(leaf.NotAfter)), "see the server's log: it renews its own certificates"))
 		return
 	}
-	x.add(well(check, "%s answers; its certificate is good until %s", base, stamp(leaf.NotAfter)))
+	x.add(well(check, "%s answers; its certificate is good until %s", l.URL, stamp(leaf.NotAfter)))
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		x.clock(check+" clock", asked, date)
 	}
@@ -151,7 +153,7 @@ func (x *examination) presented(ctx context.Context, base string) (*x509.Certifi
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "443")
 	}
-	d := tls.Dialer{Config: &tls.Config{RootCAs: x.pool(), MinVersion: tls.VersionTLS13, Time: x.now}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: x.pool(), MinVersion: tls.VersionTLS13, Time: x.Now}}
 	conn, err := d.DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, &client.Unreachable{URL: base, Err: err}
