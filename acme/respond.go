@@ -33,7 +33,7 @@ func (s *Server) Respond(ctx context.Context, h Holder, id uid.UID, m Method) (A
 	if id.Kind() != uid.Authorization {
 		return Authorization{}, notFound("challenge")
 	}
-	a, ours, err := s.Store.Attempt(ctx, h.ID, id, m, s.Now(), lease)
+	a, ours, err := s.Store.Attempt(ctx, Ask{Account: h.ID, Authorization: id, Method: m, At: s.Now(), Lease: lease})
 	if errors.Is(err, ErrNotFound) {
 		return Authorization{}, notFound("challenge")
 	}

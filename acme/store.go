@@ -41,10 +41,9 @@ type Store interface {
 	// Authorization returns an authorization, or ErrNotFound.
 	Authorization(ctx context.Context, id uid.UID) (Authorization, error)
 
-	// Attempt records that account's authorization id is to be validated by m, and leases the validation to the caller for
-	// lease, unless that was recorded before, it has ended or expired. It returns the authorization, and whether the
-	// caller has the lease.
-	Attempt(ctx context.Context, account, id uid.UID, m Method, at time.Time, lease time.Duration) (Authorization, bool, error)
+	// Attempt records what was asked and leases the validation to the caller, unless it was recorded before, has ended or
+	// expired. It returns the authorization, and whether the caller has the lease.
+	Attempt(ctx context.Context, ask Ask) (Authorization, bool, error)
 	// TakeOver leases to the caller, for lease, up to limit validations whose lease has run out.
 	TakeOver(ctx context.Context, lease time.Duration, limit int) ([]Task, error)
 	// Release gives a lease back before it runs out.
@@ -73,6 +72,15 @@ type Standing struct {
 	Known       bool // the account is there
 	KeyID       cert.KeyID
 	Deactivated bool
+}
+
+// An Ask is an account's word that one of its challenges is ready.
+type Ask struct {
+	Account       uid.UID
+	Authorization uid.UID
+	Method        Method
+	At            time.Time
+	Lease         time.Duration // by the database's clock
 }
 
 // A Task is a validation somebody asked for.

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -130,10 +131,11 @@ func TestOneOfManyDifferentKeysWins(t *testing.T) {
 	together(8, func(i int) {
 		csr := pkitest.CSRBytes(t, pkitest.Key(t), "dns:a.demo.test")
 		_, err := []*replica{one, two}[i%2].server.Finalize(t.Context(), acme.Holder{Account: acct}, id, csr)
-		switch p, _ := err.(*acme.Problem); {
+		var p *acme.Problem
+		switch {
 		case err == nil:
 			won.Add(1)
-		case p != nil && p.Type == acme.OrderNotReady:
+		case errors.As(err, &p) && p.Type == acme.OrderNotReady:
 			lost.Add(1)
 		default:
 			t.Error(err)

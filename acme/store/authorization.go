@@ -88,7 +88,8 @@ func (s *Store) Authorization(ctx context.Context, id uid.UID) (acme.Authorizati
 
 // Attempt implements acme.Store. That the method may prove the name is the domain's rule (acme.MethodsFor); it stands in
 // the statement as well because that is where the decision falls.
-func (s *Store) Attempt(ctx context.Context, account, id uid.UID, m acme.Method, at time.Time, lease time.Duration) (acme.Authorization, bool, error) {
+func (s *Store) Attempt(ctx context.Context, ask acme.Ask) (acme.Authorization, bool, error) {
+	id := ask.Authorization
 	var b pgx.Batch
 	b.Queue(`
 		INSERT INTO acme_attempt (authorization_id, method, asked_at, tries, next_try_at, leased_until)
@@ -104,7 +105,7 @@ func (s *Store) Attempt(ctx context.Context, account, id uid.UID, m acme.Method,
 		       END
 		AND    NOT EXISTS (SELECT FROM acme_validation v WHERE v.authorization_id = $1)
 		ON     CONFLICT ON CONSTRAINT acme_attempt_pk DO NOTHING`,
-		id.Bytes(), account.Bytes(), string(m), at, lease)
+		id.Bytes(), ask.Account.Bytes(), string(ask.Method), ask.At, ask.Lease)
 	b.Queue(selectAuthorization, id.Bytes())
 	results := s.db.SendBatch(ctx, &b)
 	tag, err := results.Exec()
@@ -118,7 +119,7 @@ func (s *Store) Attempt(ctx context.Context, account, id uid.UID, m acme.Method,
 	if err = errors.Join(missing(err), results.Close()); err != nil {
 		return acme.Authorization{}, false, err
 	}
-	if _, has := a.Challenge(m); a.Account != account || !has {
+	if _, has := a.Challenge(ask.Method); a.Account != ask.Account || !has {
 		return acme.Authorization{}, false, acme.ErrNotFound
 	}
 	return a, tag.RowsAffected() == 1, nil

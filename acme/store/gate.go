@@ -134,7 +134,10 @@ func (g *gate) admit(group []*entry) error {
 	ctx, cancel := context.WithTimeout(context.Background(), gateTimeout) // the group belongs to no single request
 	defer cancel()
 	results := g.nonces.db.SendBatch(ctx, &b)
-	err := read(results, group, len(accounts) > 0)
+	err := readSpends(results, group)
+	if err == nil && len(accounts) > 0 {
+		err = readStandings(results, group)
+	}
 	if err = errors.Join(err, results.Close()); err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func (g *gate) admit(group []*entry) error {
 	return nil
 }
 
-func read(results pgx.BatchResults, group []*entry, accounts bool) error {
+func readSpends(results pgx.BatchResults, group []*entry) error {
 	for _, e := range group {
 		tag, err := results.Exec()
 		if err != nil {
@@ -155,9 +158,10 @@ func read(results pgx.BatchResults, group []*entry, accounts bool) error {
 		}
 		e.standing.Fresh = tag.RowsAffected() == 1
 	}
-	if !accounts {
-		return nil
-	}
+	return nil
+}
+
+func readStandings(results pgx.BatchResults, group []*entry) error {
 	rows, err := results.Query()
 	if err != nil {
 		return err

@@ -134,14 +134,14 @@ func (n *nonces) current(ctx context.Context) *boot {
 func (n *nonces) reload(ctx context.Context, b *boot) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.boot == b && time.Since(n.loaded) >= reloadEvery {
+	if n.boot == b && n.now().Sub(n.loaded).Abs() >= reloadEvery {
 		n.loadLocked(ctx) //nolint:errcheck // the old key stays, and the statement that spends decides
 	}
 }
 
 // loadLocked reads the database's key, and makes one when it has none.
 func (n *nonces) loadLocked(ctx context.Context) error {
-	n.loaded = time.Now()
+	n.loaded = n.now()
 	var fresh [8 + bootKeySize]byte
 	if _, err := rand.Read(fresh[:]); err != nil {
 		panic("store: internal error: the system has no randomness: " + err.Error()) // crypto/rand never returns one since Go 1.24

@@ -130,7 +130,7 @@ func TestNothingIsNotFound(t *testing.T) {
 	_, err2 := r.Order(t.Context(), uid.New(uid.Order, 1, now))
 	_, err3 := r.Authorization(t.Context(), uid.New(uid.Authorization, 1, now))
 	_, err4 := r.OrderAccount(t.Context(), uid.New(uid.Order, 1, now.AddDate(-3, 0, 0))) // of an epoch with no partition
-	_, _, err5 := r.Attempt(t.Context(), uid.New(uid.Account, 1, now), uid.New(uid.Authorization, 1, now), acme.HTTP01, now, time.Minute)
+	_, _, err5 := r.Attempt(t.Context(), acme.Ask{Account: uid.New(uid.Account, 1, now), Authorization: uid.New(uid.Authorization, 1, now), Method: acme.HTTP01, At: now, Lease: time.Minute})
 	err6 := r.UpdateAccount(t.Context(), acme.Account{ID: uid.New(uid.Account, 1, now)}, audit.Fact{At: now})
 	for i, err := range []error{err1, err2, err3, err4, err5, err6} {
 		if !errors.Is(err, acme.ErrNotFound) {
@@ -165,7 +165,7 @@ func TestAValidationIsAskedForOnceAndSettledOnce(t *testing.T) {
 	o := r.order(t, a, "dns:a.demo.test")
 	id := o.Authorizations[0].ID
 	for i, want := range []bool{true, false} {
-		got, ours, err := r.Attempt(t.Context(), a.ID, id, acme.HTTP01, r.Now(), time.Minute)
+		got, ours, err := r.Attempt(t.Context(), acme.Ask{Account: a.ID, Authorization: id, Method: acme.HTTP01, At: r.Now(), Lease: time.Minute})
 		must(t, err)
 		if ours != want || got.Attempt == nil || got.Attempt.Method != acme.HTTP01 {
 			t.Errorf("attempt %d: %+v, ours %v", i+1, got, ours)
@@ -194,7 +194,7 @@ func TestAValidationIsAskedForOnceAndSettledOnce(t *testing.T) {
 	if facts != 1 {
 		t.Errorf("%d facts: only the outcome that counts has one", facts)
 	}
-	if _, ours, err := r.Attempt(t.Context(), a.ID, id, acme.DNS01, r.Now(), time.Minute); err != nil || ours {
+	if _, ours, err := r.Attempt(t.Context(), acme.Ask{Account: a.ID, Authorization: id, Method: acme.DNS01, At: r.Now(), Lease: time.Minute}); err != nil || ours {
 		t.Errorf("a settled authorization was attempted: %v, %v", ours, err)
 	}
 }
@@ -217,7 +217,7 @@ func TestAttemptRefuses(t *testing.T) {
 		"another account":           {b.ID, plain, acme.HTTP01, r.Now(), true},
 		"after it expired":          {a.ID, plain, acme.HTTP01, r.Now().Add(2 * time.Hour), false},
 	} {
-		_, ours, err := r.Attempt(t.Context(), c.who, c.id, c.m, c.at, time.Minute)
+		_, ours, err := r.Attempt(t.Context(), acme.Ask{Account: c.who, Authorization: c.id, Method: c.m, At: c.at, Lease: time.Minute})
 		if ours || errors.Is(err, acme.ErrNotFound) != c.missing {
 			t.Errorf("%s: %v, %v", name, ours, err)
 		}

@@ -93,25 +93,25 @@ func TestResolverBelievesOnlyAnswersToItsQuestion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, answer := range map[string]func(*dns.Msg, bool) *dns.Msg{
-		"SERVFAIL": func(q *dns.Msg, _ bool) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure) },
-		"REFUSED":  func(q *dns.Msg, _ bool) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeRefused) },
-		"another question": func(q *dns.Msg, _ bool) *dns.Msg {
+	for what, answer := range map[string]func(*dns.Msg) *dns.Msg{
+		"SERVFAIL": func(q *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure) },
+		"REFUSED":  func(q *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeRefused) },
+		"another question": func(q *dns.Msg) *dns.Msg {
 			m := new(dns.Msg).SetReply(q)
 			m.Question[0].Name, m.Answer = "b.test.", []dns.RR{rr}
 			return m
 		},
-		"another type": func(q *dns.Msg, _ bool) *dns.Msg {
+		"another type": func(q *dns.Msg) *dns.Msg {
 			m := new(dns.Msg).SetReply(q)
 			m.Question[0].Qtype, m.Answer = dns.TypeA, []dns.RR{rr}
 			return m
 		},
-		"no response bit": func(q *dns.Msg, _ bool) *dns.Msg {
+		"no response bit": func(q *dns.Msg) *dns.Msg {
 			m := new(dns.Msg).SetReply(q)
 			m.Response, m.Answer = false, []dns.RR{rr}
 			return m
 		},
-		"truncated by TCP too": func(q *dns.Msg, _ bool) *dns.Msg {
+		"truncated by TCP too": func(q *dns.Msg) *dns.Msg {
 			m := new(dns.Msg).SetReply(q)
 			m.Truncated = true
 			return m
@@ -132,7 +132,7 @@ func TestAnswersForAnotherOwnerDoNotCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := dnstest.New(t)
-	d.Answer(func(q *dns.Msg, _ bool) *dns.Msg {
+	d.Answer(func(q *dns.Msg) *dns.Msg {
 		m := new(dns.Msg).SetReply(q)
 		m.Answer = []dns.RR{rr}
 		return m

@@ -19,7 +19,7 @@ type Server struct {
 	records map[string][]dns.RR
 	rcodes  map[string]int
 	asked   []string
-	answer  func(q *dns.Msg, udp bool) *dns.Msg
+	answer  func(q *dns.Msg) *dns.Msg
 }
 
 // New starts a server on a free port.
@@ -103,7 +103,7 @@ func (s *Server) Fail(name string, rcode int) {
 }
 
 // Answer replaces how the server answers; nil from f means no answer at all.
-func (s *Server) Answer(f func(q *dns.Msg, udp bool) *dns.Msg) {
+func (s *Server) Answer(f func(q *dns.Msg) *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = f
@@ -117,19 +117,22 @@ func (s *Server) Asked() []string {
 }
 
 func (s *Server) serve(w dns.ResponseWriter, q *dns.Msg) {
-	_, udp := w.LocalAddr().(*net.UDPAddr)
-	if m := s.reply(q, udp); m != nil {
+	room := dns.MaxMsgSize
+	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
+		room = 1232
+	}
+	if m := s.reply(q, room); m != nil {
 		w.WriteMsg(m) //nolint:errcheck // who asked may have gone
 	}
 }
 
-func (s *Server) reply(q *dns.Msg, udp bool) *dns.Msg {
+func (s *Server) reply(q *dns.Msg, room int) *dns.Msg {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name, kind := strings.ToLower(q.Question[0].Name), q.Question[0].Qtype
 	s.asked = append(s.asked, name+" "+dns.TypeToString[kind])
 	if s.answer != nil {
-		return s.answer(q, udp)
+		return s.answer(q)
 	}
 	m := new(dns.Msg).SetReply(q)
 	if rcode, ok := s.rcodes[name]; ok {
@@ -144,8 +147,8 @@ func (s *Server) reply(q *dns.Msg, udp bool) *dns.Msg {
 			m.Answer = append(m.Answer, rr)
 		}
 	}
-	if size := 1232; udp && m.Len() > size {
-		m.Truncate(size)
+	if m.Len() > room {
+		m.Truncate(room)
 	}
 	return m
 }
