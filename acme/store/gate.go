@@ -143,7 +143,7 @@ func (g *gate) admit(group []*entry) error {
 	}
 	for _, e := range group {
 		if !e.standing.Fresh { // used before, or the database has lived another life since
-			g.nonces.reload(ctx, g.nonces.current(ctx))
+			g.nonces.reload(ctx, g.nonces.current())
 			break
 		}
 	}

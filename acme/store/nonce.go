@@ -63,15 +63,15 @@ type spend struct {
 	made   time.Time
 }
 
-// next returns a fresh nonce.
+// fresh returns a nonce that nobody has seen.
 func (n *nonces) fresh(ctx context.Context) (string, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.boot == nil {
-		if err := n.loadLocked(ctx); err != nil {
+	if n.current() == nil {
+		if err := n.load(ctx); err != nil {
 			return "", err
 		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if now := n.now(); n.next == 0 || n.next == blockSize || now.Sub(n.made).Abs() > blockLife {
 		var b [8]byte
 		if _, err := rand.Read(b[:]); err != nil {
@@ -99,18 +99,19 @@ func (n *nonces) open(ctx context.Context, text string) (spend, bool) {
 	if err != nil || len(raw) != nonceSize {
 		return spend{}, false
 	}
-	b := n.current(ctx)
+	b := n.current()
 	if b == nil {
-		return spend{}, false
+		n.reload(ctx, nil)
+		if b = n.current(); b == nil { // without a key no nonce is good
+			return spend{}, false
+		}
 	}
 	var iv [12]byte
 	copy(iv[:], raw[:10])
 	second, err := b.aead.Open(nil, iv[:], raw[10:], nil)
 	if err != nil {
 		n.reload(ctx, b) // perhaps it is of a key newer than ours
-		if b = n.current(ctx); b == nil {
-			return spend{}, false
-		}
+		b = n.current()
 		if second, err = b.aead.Open(nil, iv[:], raw[10:], nil); err != nil {
 			return spend{}, false
 		}
@@ -120,28 +121,27 @@ func (n *nonces) open(ctx context.Context, text string) (spend, bool) {
 	return s, s.offset < blockSize && age < nonceLife+blockLife && age > -clockSpread
 }
 
-func (n *nonces) current(ctx context.Context) *boot {
+func (n *nonces) current() *boot {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.boot == nil {
-		n.loadLocked(ctx) //nolint:errcheck // without a key no nonce is good
-	}
 	return n.boot
 }
 
-// reload asks for the key again if b is not the present one for sure; not more than once a second, since anybody can
-// send what does not open.
+// reload asks for the key again if ours is still b; not more than once a second, since anybody can send what does not open.
 func (n *nonces) reload(ctx context.Context, b *boot) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.boot == b && n.now().Sub(n.loaded).Abs() >= reloadEvery {
-		n.loadLocked(ctx) //nolint:errcheck // the old key stays, and the statement that spends decides
+	due := n.boot == b && n.now().Sub(n.loaded).Abs() >= reloadEvery
+	if due {
+		n.loaded = n.now()
+	}
+	n.mu.Unlock()
+	if due {
+		n.load(ctx) //nolint:errcheck // the old key stays, and the statement that spends decides
 	}
 }
 
-// loadLocked reads the database's key, and makes one when it has none.
-func (n *nonces) loadLocked(ctx context.Context) error {
-	n.loaded = n.now()
+// load reads the database's key, and makes one when it has none.
+func (n *nonces) load(ctx context.Context) error {
 	var fresh [8 + bootKeySize]byte
 	if _, err := rand.Read(fresh[:]); err != nil {
 		panic("store: internal error: the system has no randomness: " + err.Error()) // crypto/rand never returns one since Go 1.24
@@ -163,9 +163,6 @@ func (n *nonces) loadLocked(ctx context.Context) error {
 	if err = errors.Join(err, results.Close()); err != nil {
 		return fmt.Errorf("reading the key of nonces: %w", err)
 	}
-	if n.boot != nil && string(n.boot.id) == string(id) {
-		return nil
-	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return fmt.Errorf("reading the key of nonces: %w", err)
@@ -174,7 +171,11 @@ func (n *nonces) loadLocked(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the key of nonces: %w", err)
 	}
-	n.boot, n.next = &boot{id, aead}, 0
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.boot == nil || string(n.boot.id) != string(id) {
+		n.boot, n.next = &boot{id, aead}, 0
+	}
 	return nil
 }
 
