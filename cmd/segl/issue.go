@@ -57,6 +57,7 @@ is printed.`,
 	f.StringVar(&i.out, "out", "", "write `PREFIX`.pem and PREFIX-key.pem")
 	f.StringVar(&i.csr, "csr", "", "use the certificate request in `FILE`, PEM; - is stdin")
 	f.StringVar(&i.repeat, "idempotency-key", "", "call this request `NAME`: repeating it gives the same certificate (with --csr)")
+	choices(c, "profile", ca.Profiles()...)
 	keyType(c, &i.key)
 	f.BoolVar(&i.force, "force", false, "replace a key that is not of the certificate beside it")
 	return c
@@ -64,6 +65,7 @@ is printed.`,
 
 func keyType(c *cobra.Command, into *keypair.Type) {
 	c.Flags().Var(into, "key-type", "make a key of `TYPE`: "+strings.Join(keypair.Types, ", ")+" (default p256)")
+	choices(c, "key-type", keypair.Types...)
 }
 
 func (i *issuance) check() error {

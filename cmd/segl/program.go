@@ -127,6 +127,7 @@ func exactly(names ...string) cobra.PositionalArgs {
 // prints gives c the flags of a command that prints an answer.
 func (p *program) prints(c *cobra.Command) *cobra.Command {
 	c.Flags().VarP(&p.form, "output", "o", "print the answer as `FORM`: "+strings.Join(output.Forms, ", "))
+	choices(c, "output", output.Forms...)
 	c.Flags().Bool("json", false, "the same as -o json")
 	before := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
@@ -148,6 +149,13 @@ func (p *program) prints(c *cobra.Command) *cobra.Command {
 func (p *program) changes(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&p.plan, "dry-run", false, "say what would be done, and do nothing")
 	return c
+}
+
+// choices has the shell complete a flag with the values it takes.
+func choices(c *cobra.Command, flag string, values ...string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("segl: internal error: " + err.Error())
+	}
 }
 
 // note tells people something that is not the answer.

@@ -61,6 +61,7 @@ func (p *program) connects(c *cobra.Command) *cobra.Command {
 	text(f, &r.operatorCert, "operator-cert", "SEGL_OPERATOR_CERT", "show the operator's certificate in `FILE`, PEM with its chain")
 	text(f, &r.operatorKeyFile, "operator-key", "SEGL_OPERATOR_KEY", "with its key in `FILE`, PEM")
 	f.Var(&r.as, "as", "ask as `WHO`: operator or workload (default: as the command and the scope want)")
+	choices(c, "as", string(operator), string(workload))
 	f.DurationVar(&r.timeout, "timeout", defaultTimeout, "try for `DURATION` at most")
 	return c
 }

@@ -57,6 +57,7 @@ aACompromise.`,
 		},
 	}))
 	c.Flags().StringVar(&reason, "reason", "unspecified", "revoke for `REASON`")
+	choices(c, "reason", "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn", "cACompromise", "aACompromise")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return c
 }

@@ -16,6 +16,8 @@ func (r *rightsFlags) register(c *cobra.Command) {
 	f.StringArrayVar(&r.spiffe, "spiffe", nil, "may bear the SPIFFE ID of `WORKLOAD`, * is any; may be repeated")
 	f.StringSliceVar(&r.none, "none", nil, "may bear no name of `KINDS`: dns, ip, spiffe")
 	f.StringSliceVar(&r.inherit, "inherit", nil, "leave `KINDS` to the scopes above: dns, ip, spiffe")
+	choices(c, "none", "dns", "ip", "spiffe")
+	choices(c, "inherit", "dns", "ip", "spiffe")
 }
 
 // spell lists what was given.

@@ -5,8 +5,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"codeberg.org/dataverket/segl/cmd/segl/server"
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +40,7 @@ func TestLocalCommands(t *testing.T) {
 // TestRemoteCommands runs the scripts that talk to a server, all to one: each makes what it needs under names of its own.
 func TestRemoteCommands(t *testing.T) {
 	vars := start(t)
+	t.Run("serve", func(t *testing.T) { testServe(t, vars) })
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/remote", Cmds: commands, UpdateScripts: update, RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
@@ -61,31 +60,69 @@ func start(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a temporary directory
-	ctx, stop := context.WithCancel(context.Background())
+	const free = "127.0.0.1:0"
+	data := filepath.Join(dir, "d")
+	s := running(t, "dev", "--data", data, "--service", free, "--operator", free, "--public", free, "--private", free, "--log-level", "warn")
+	t.Cleanup(func() { s.stop(t) })
+	return readEnv(t, filepath.Join(data, "dev.env"))
+}
+
+// A served command is one that runs until it is told to end.
+type served struct {
+	cancel context.CancelFunc
+	code   chan int
+	log    bytes.Buffer
+}
+
+// running runs a command up to the line that says it is ready.
+func running(t *testing.T, args ...string) *served {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
-	var log bytes.Buffer
-	ended := make(chan error, 1)
+	s := &served{cancel: cancel, code: make(chan int, 1)}
+	p := &program{in: strings.NewReader(""), out: in, err: &s.log, env: func(string) string { return "" }, now: time.Now}
 	go func() {
-		free := "127.0.0.1:0"
-		ended <- server.Dev(ctx, server.DevOptions{
-			Data: filepath.Join(dir, "d"), Listen: server.Listen{Service: free, Operator: free, Public: free, Private: free},
-		}, in, slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		code := p.run(ctx, args)
 		in.Close() //nolint:errcheck // never fails
+		s.code <- code
 	}()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("segl dev ended with %v", err)
-		}
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "ready") {
-		t.Fatalf("segl dev said %q", lines.Text())
+		cancel()
+		t.Fatalf("segl %s said %q and ended with %d:\n%s", args[0], lines.Text(), <-s.code, s.log.String())
 	}
-	return readEnv(t, filepath.Join(dir, "d", "dev.env"))
+	go io.Copy(io.Discard, out) //nolint:errcheck // ends with the command
+	return s
+}
+
+// stop ends it as SIGTERM does.
+func (s *served) stop(t *testing.T) {
+	t.Helper()
+	s.cancel()
+	if code := <-s.code; code != exitDone {
+		t.Errorf("it ended with %d", code)
+	}
+	if t.Failed() {
+		t.Log(s.log.String())
+	}
+}
+
+// testServe runs `segl serve` as a second replica on the same database.
+func testServe(t *testing.T, vars map[string]string) {
+	config := filepath.Join(t.TempDir(), "segl.yaml")
+	text := fmt.Sprintf(`
+site: 1
+trust_domain: segl.test
+database: {url: %q}
+passphrase_file: %q
+listen: {service: "127.0.0.1:0", operator: "127.0.0.1:0", public: "127.0.0.1:0", private: "127.0.0.1:0"}
+urls: {public: %q}
+log_level: warn
+`, vars["SEGL_DATABASE_URL"], filepath.Join(vars["SEGL_DATA"], "passphrase"), vars["SEGL_PUBLIC_URL"])
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	running(t, "serve", "--config", config).stop(t)
 }
 
 func readEnv(t *testing.T, file string) map[string]string {

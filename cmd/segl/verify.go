@@ -37,6 +37,7 @@ says that the certificate does not verify.`,
 	f.StringVar(&v.intermediates, "intermediates", "", "build the chain from the certificates in `FILE` too, PEM")
 	f.StringSliceVarP(&v.names, "name", "n", nil, "must be good for `NAME`: DNS name, IP address or URI; may be repeated")
 	f.StringVar(&v.usage, "usage", "", "shown as `USAGE`: server, client or any (default: server if --name is a host, else any)")
+	choices(c, "usage", "server", "client", "any")
 	f.StringVar(&v.at, "at", "", "verify for `INSTANT`, RFC 3339 (default: now)")
 	return c
 }
