@@ -11,8 +11,9 @@ import (
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
-// settleMargin is how long after its second an intent may still become visible: an issuance's deadline, many times over.
-const settleMargin = 10 * time.Minute
+// settleMargin is how long after its second an intent may still become visible without having seen the mark: the deadline of
+// a batch, several times over. Every run looks at what is younger than this again.
+const settleMargin = time.Minute
 
 // Abandon implements ca.Ledger. It reads only the serials made since the last run found everything settled, however
 // large the ledger is; a clock that went back makes it read from there, and an intent made meanwhile by a replica whose
@@ -25,23 +26,26 @@ func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([
 			SELECT serial
 			FROM   settled
 			WHERE  site = $3
-		), gone AS (
-			INSERT INTO outcome (serial, at, signature)
-			SELECT i.serial, $4, NULL
+		), open AS MATERIALIZED (
+			SELECT i.serial, i.authority, i.scope
 			FROM   intent i
 			WHERE  i.serial >= (SELECT least($2, coalesce((SELECT serial FROM was), '\x00')))
 			AND    i.serial < $1
-			AND    NOT EXISTS (SELECT FROM outcome o WHERE o.serial = i.serial)
+			AND    NOT EXISTS (SELECT FROM outcome o WHERE o.serial = i.serial OFFSET 0)
+		), gone AS (
+			INSERT INTO outcome (serial, at, signature)
+			SELECT serial, $4, NULL
+			FROM   open
 			ON     CONFLICT DO NOTHING
 			RETURNING serial
 		), noted AS (
 			INSERT INTO fact (at, scope, what, actor, serial)
-			SELECT $4, i.scope, $5, $6, i.serial
-			FROM   gone JOIN intent i USING (serial)
+			SELECT $4, scope, $5, $6, serial
+			FROM   gone JOIN open USING (serial)
 		), ended AS (
 			INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
-			SELECT i.serial, date_trunc('second', $4::timestamptz), i.authority, i.scope, 0
-			FROM   gone JOIN intent i USING (serial)
+			SELECT serial, date_trunc('second', $4::timestamptz), authority, scope, 0
+			FROM   gone JOIN open USING (serial)
 			ON     CONFLICT DO NOTHING
 		), moved AS (
 			INSERT INTO settled (site, serial)

@@ -22,7 +22,7 @@ func (l *Ledger) Read(ctx context.Context, q audit.Query) ([]audit.Entry, error)
 	if !q.Serial.IsZero() {
 		serial = q.Serial.Bytes()
 	}
-	rows, err := l.db.Query(ctx, `
+	return page(ctx, l.db, entry, `
 		SELECT f.xid::text::bigint, f.id, f.at, coalesce(s.path, ''), f.allowed, f.what, f.actor, coalesce(f.act, ''), f.serial,
 		       coalesce(f.subject, ''), coalesce(f.why, '')
 		FROM   fact f
@@ -37,10 +37,6 @@ func (l *Ledger) Read(ctx context.Context, q audit.Query) ([]audit.Entry, error)
 		ORDER  BY f.xid, f.id
 		LIMIT  $9`,
 		decimal(q.After.Transaction), q.After.ID, q.Since, q.What, q.Actor, serial, path, pattern, q.Limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, entry)
 }
 
 func entry(r pgx.CollectableRow) (e audit.Entry, err error) {

@@ -80,6 +80,25 @@ func once[T any](ctx context.Context, db *postgres.DB, row pgx.RowToFunc[T], sql
 	return out, errors.Join(err, results.Close())
 }
 
+// page runs one statement that lists. Unlike all others it is planned for its arguments: how much of a table a LIMIT leaves
+// is not to be guessed.
+func page[T any](ctx context.Context, db *postgres.DB, row pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('plan_cache_mode', 'force_custom_plan', true)`)
+	b.Queue(sql, args...)
+	results := db.SendBatch(ctx, &b)
+	_, err := results.Exec()
+	if err != nil {
+		return nil, errors.Join(err, results.Close())
+	}
+	rows, err := results.Query()
+	var out []T
+	if err == nil {
+		out, err = pgx.CollectRows(rows, row)
+	}
+	return out, errors.Join(err, results.Close())
+}
+
 // intend writes a batch of intents and claims their origins. The database decides about each: a revoked caller, a
 // blocked key, an origin that has this attempt already. Where the clock is so far behind that an intent stands below what
 // is settled, settled comes down with it.

@@ -316,7 +316,9 @@ func TestAddEnrolmentRefuses(t *testing.T) {
 	}{
 		"a scope that is not there": {func(e *ca.Enrolment, _ *audit.Fact) { e.Scope = pkitest.Scope("nobody") }, ca.ErrNotFound},
 		"a revoked caller":          {func(_ *ca.Enrolment, f *audit.Fact) { f.Who.Serial = revoked }, ca.ErrCallerRevoked},
-		"a year-old clock":          {func(e *ca.Enrolment, _ *audit.Fact) { e.Token = uid.New(uid.Enrolment, 1, time.Now().AddDate(-1, 0, 0)) }, ca.ErrUnavailable},
+		"a year-old clock": {func(e *ca.Enrolment, _ *audit.Fact) {
+			e.Token = uid.New(uid.Enrolment, 1, time.Now().AddDate(-1, 0, 0))
+		}, ca.ErrUnavailable},
 	} {
 		e, f := good()
 		c.edit(&e, &f)

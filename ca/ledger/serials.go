@@ -17,7 +17,7 @@ func (l *Ledger) Serials(ctx context.Context, after cert.Serial, limit int) ([]c
 	if after.IsZero() {
 		from = []byte{}
 	}
-	rows, err := l.db.Query(ctx, `
+	all, err := page(ctx, l.db, known, `
 		SELECT i.serial,
 		       CASE
 		           WHEN o.serial IS NULL THEN 'open'
@@ -31,23 +31,19 @@ func (l *Ledger) Serials(ctx context.Context, after cert.Serial, limit int) ([]c
 			WHERE  serial > $1
 			ORDER  BY serial
 			LIMIT  $2
-		) i
-		LEFT   JOIN outcome o ON o.serial = i.serial
-		LEFT   JOIN revocation r ON r.serial = i.serial
+		) i`+endTables+`
 		ORDER  BY i.serial`, from, limit)
 	if err != nil {
 		return nil, fmt.Errorf("listing serials: %w", err)
 	}
-	known, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k ca.Known, err error) {
-		var serial []byte
-		if err = row.Scan(&serial, &k.State); err != nil {
-			return k, err
-		}
-		k.Serial, err = cert.SerialFromBytes(serial)
+	return all, nil
+}
+
+func known(row pgx.CollectableRow) (k ca.Known, err error) {
+	var serial []byte
+	if err = row.Scan(&serial, &k.State); err != nil {
 		return k, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing serials: %w", err)
 	}
-	return known, nil
+	k.Serial, err = cert.SerialFromBytes(serial)
+	return k, err
 }
