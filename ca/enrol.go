@@ -166,6 +166,7 @@ func splitToken(token string) (uid.UID, []byte, bool) {
 		return uid.UID{}, nil, false
 	}
 	id, err := uid.Parse(name)
-	secret, err2 := base64.RawURLEncoding.Strict().DecodeString(enc)
-	return id, secret, err == nil && err2 == nil && id.Kind() == uid.Enrolment && len(secret) == 32
+	secret, err2 := base64.RawURLEncoding.DecodeString(enc)
+	oneSpelling := base64.RawURLEncoding.EncodeToString(secret) == enc // the decoder skips line breaks and spare bits
+	return id, secret, err == nil && err2 == nil && oneSpelling && id.Kind() == uid.Enrolment && len(secret) == 32
 }

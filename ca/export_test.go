@@ -1,0 +1,4 @@
+package ca
+
+// SplitToken is splitToken, for its fuzz target.
+var SplitToken = splitToken
