@@ -522,15 +522,20 @@ func (l *load) judge() {
 
 // compare holds each received certificate against the ledger's octets, and each ending against the lists and OCSP.
 func (l *load) compare(t *testing.T, db *pgx.Conn) {
-	rows, err := db.Query(t.Context(), `SELECT encode(i.serial, 'hex'), i.tbs, o.signature FROM intent i JOIN outcome o USING (serial)`)
+	rows, err := db.Query(t.Context(), `
+		SELECT encode(i.serial, 'hex'), a.name, i.tbs, o.signature
+		FROM   intent i JOIN outcome o USING (serial) JOIN authority a ON a.id = i.authority`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	type body struct{ tbs, signature []byte }
+	type body struct {
+		authority      string
+		tbs, signature []byte
+	}
 	ledger := map[string]body{}
 	var serial string
 	var b body
-	if _, err := pgx.ForEachRow(rows, []any{&serial, &b.tbs, &b.signature}, func() error { ledger[serial] = b; return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&serial, &b.authority, &b.tbs, &b.signature}, func() error { ledger[serial] = b; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for serial, text := range l.got {
@@ -540,24 +545,31 @@ func (l *load) compare(t *testing.T, db *pgx.Conn) {
 			t.Errorf("%s was received, and the ledger has something else", serial)
 		}
 	}
-	wait := map[string]string{} // what has to be on a list
+	wait := map[string]string{}   // what has to be on a list
+	signer := map[string]string{} // whose list that is
 	for serial, how := range l.ended {
 		at, _, _ := strings.Cut(how, " ")
-		wait[serial] = at + " 4"
+		wait[serial], signer[serial] = at+" 4", ledger[serial].authority
 	}
 	given := 0
 	for serial, b := range ledger {
-		if b.signature == nil {
+		if b.signature == nil { // a client's, or a start's own that a kill cut short: a responder's, a listener's
 			given++
-			wait[serial] = ""
+			wait[serial], signer[serial] = "", b.authority
 			l.asked[serial] = true
 		}
 	}
-	l.onLists(t, wait)
-	issuer := certificates(t, []byte(anyOf(l.got)))[1]
-	for serial := range wait {
-		c := number(t, serial)
-		if r := askOCSP(t, l.s, issuer, c); r.Status != ocsp.Revoked {
+	l.onLists(t, wait, signer)
+	issuers := map[string]*x509.Certificate{}
+	for serial, name := range signer {
+		if issuers[name] == nil {
+			c, err := x509.ParseCertificate(l.fetch(l.urls.public + "/issuers/" + name + ".cer"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			issuers[name] = c
+		}
+		if r := askOCSP(t, l.s, issuers[name], number(t, serial)); r.Status != ocsp.Revoked {
 			t.Errorf("OCSP says %s of %s", ocspWords[r.Status], serial)
 		}
 	}
@@ -565,18 +577,20 @@ func (l *load) compare(t *testing.T, db *pgx.Conn) {
 		len(l.got), len(ledger)-given, len(l.ended), given)
 }
 
-// onLists waits until shard and whole list have all of wait, as answered, and wants nothing else on them than what was
-// asked for.
-func (l *load) onLists(t *testing.T, wait map[string]string) {
+// onLists waits until each of wait, as answered, is on its signer's whole list, and on the shard's if the load asked for it,
+// and wants nothing else on any list than what was asked for.
+func (l *load) onLists(t *testing.T, wait, signer map[string]string) {
 	t.Helper()
-	whole := "whole list of CN=segl.test workloads-1-1"
 	e2e.Eventually(t, listWithin, func() error {
 		l.look()
-		for _, name := range []string{whole, l.urls.shard} {
-			has := l.lists[name].has
-			for serial, how := range wait {
-				if has[serial] == "" || how != "" && has[serial] != how {
-					return fmt.Errorf("%s: answered %q, %s says %q", serial, how, name, has[serial])
+		for serial, how := range wait {
+			names := []string{"whole list of CN=segl.test " + signer[serial]}
+			if signer[serial] == "workloads-1-1" {
+				names = append(names, l.urls.shard)
+			}
+			for _, name := range names {
+				if has := l.lists[name].has[serial]; has == "" || how != "" && has != how {
+					return fmt.Errorf("%s: answered %q, %s says %q", serial, how, name, has)
 				}
 			}
 		}
