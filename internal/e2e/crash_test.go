@@ -613,10 +613,3 @@ func number(t *testing.T, s string) *big.Int {
 	}
 	return n
 }
-
-func anyOf(m map[string]string) string {
-	for _, v := range m {
-		return v
-	}
-	return ""
-}
