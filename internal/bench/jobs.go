@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ocsp"
 )
@@ -125,8 +126,8 @@ const batchSize = 100
 
 // batch asks for a hundred certificates a request.
 func (s spec) batch() (*job, error) {
-	s.Count /= batchSize
-	orders, err := makeOrders((s.Warm+s.Count)*batchSize, "server")
+	runs := max(s.Count/batchSize, 1)
+	orders, err := makeOrders((s.Warm+runs)*batchSize, "server")
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func (s spec) batch() (*job, error) {
 		return nil
 	})
 	if err == nil {
-		j.per = batchSize
+		j.runs, j.per = runs, batchSize
 	}
 	return j, err
 }
@@ -258,5 +259,13 @@ func (s spec) crl() (*job, error) {
 	if err := offered(p, request); err != nil {
 		return nil, err
 	}
-	return s.replay(p, [][]byte{request}, http.StatusOK, nil)
+	var size atomic.Int64
+	j, err := s.replay(p, [][]byte{request}, http.StatusOK, func(_ int, a answer) error {
+		size.Store(int64(len(a.body)))
+		return nil
+	})
+	if err == nil {
+		j.tally = func(_ int, out *outcome) { out.Octets = size.Load() }
+	}
+	return j, err
 }

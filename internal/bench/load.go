@@ -30,12 +30,13 @@ type outcome struct {
 	Done          int
 	Elapsed       time.Duration
 	P50, P95, P99 time.Duration
-	Octets        int64   // of one answer's body, or of all that one operation fetched
+	Octets        int64   // of the list that was fetched last
 	Requests      float64 // an operation
 }
 
 // A job is an operation made ready: its connections are open, its requests written, its keys made.
 type job struct {
+	runs  int                          // how often to run; 0: as often as there are operations
 	per   int                          // operations in one run: 100 in a batch
 	run   func(worker, n int) error    // runs the n-th, on the worker's connection
 	tally func(done int, out *outcome) // adds what it counted; may be nil
@@ -73,7 +74,10 @@ func load(in io.Reader, out io.Writer) error {
 	if _, err := lines.ReadString('\n'); err != nil {
 		return fmt.Errorf("waiting for the start: %w", err)
 	}
-	o, err := s.span(j, s.Warm, s.Warm+s.Count)
+	if j.runs == 0 {
+		j.runs = s.Count
+	}
+	o, err := s.span(j, s.Warm, s.Warm+j.runs)
 	if err != nil {
 		return fmt.Errorf("running %s: %w", s.Kind, err)
 	}

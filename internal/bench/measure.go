@@ -43,7 +43,7 @@ func (b *bench) measure(ctx context.Context, at subject, op operation) error {
 	}
 	var began, ended usage
 	r := row{operation: op}
-	r.outcome, err = b.drive(ctx, at, b.spec(at, op), func() (err error) {
+	r.outcome, err = b.drive(ctx, b.spec(at, op), func() (err error) {
 		if b.opts.profiles != "" && at.env["SEGL_PRIVATE_URL"] != "" {
 			go b.profile(ctx, at, op)
 		}
@@ -73,7 +73,7 @@ func (b *bench) measure(ctx context.Context, at subject, op operation) error {
 }
 
 // drive runs a load process. begin is called when it is ready, just before it is let go.
-func (b *bench) drive(ctx context.Context, _ subject, s spec, begin func() error) (outcome, error) {
+func (b *bench) drive(ctx context.Context, s spec, begin func() error) (outcome, error) {
 	cmd := exec.CommandContext(ctx, b.self, asLoad)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

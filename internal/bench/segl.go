@@ -82,8 +82,8 @@ func startSegl(ctx context.Context, program, data string, challengePort int) (*s
 
 // stop ends it and waits until it is gone, and Postgres with it.
 func (s *server) stop() error {
-	s.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may be gone already
-	late := time.AfterFunc(stopWithin, func() { s.cmd.Process.Kill() })
+	s.cmd.Process.Signal(syscall.SIGTERM)                               //nolint:errcheck // it may be gone already
+	late := time.AfterFunc(stopWithin, func() { s.cmd.Process.Kill() }) //nolint:errcheck // it may be gone already
 	defer late.Stop()
 	for range s.lines { //nolint:revive // until its end
 	}

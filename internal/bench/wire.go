@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -32,18 +33,15 @@ type conn struct {
 const answerWithin = time.Minute
 
 func (p place) dial() (*conn, error) {
-	d := net.Dialer{Timeout: answerWithin}
-	c, err := d.Dial("tcp", p.host)
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	dial := new(net.Dialer).DialContext
+	if p.tls != nil {
+		dial = (&tls.Dialer{Config: p.tls}).DialContext
+	}
+	c, err := dial(ctx, "tcp", p.host)
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
-	}
-	if p.tls != nil {
-		t := tls.Client(c, p.tls)
-		if err := t.Handshake(); err != nil {
-			c.Close() //nolint:errcheck // already failing
-			return nil, fmt.Errorf("connecting to %s: %w", p.host, err)
-		}
-		c = t
 	}
 	const buffer = 16 << 10
 	return &conn{c, bufio.NewReaderSize(c, buffer)}, nil
