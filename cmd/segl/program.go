@@ -28,6 +28,9 @@ type program struct {
 // run runs one command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	p.form = output.Table
+	if err := p.setClock(); err != nil {
+		return p.fail(err)
+	}
 	root := p.root()
 	root.SetArgs(args)
 	root.SetIn(p.in)
@@ -38,6 +41,21 @@ func (p *program) run(ctx context.Context, args []string) int {
 		return exitDone
 	}
 	return p.fail(err)
+}
+
+// setClock lets the clock follow that of a `segl dev --clock-offset`, which writes the variable into dev.env.
+func (p *program) setClock() error {
+	s := p.env("SEGL_CLOCK_OFFSET")
+	if s == "" {
+		return nil
+	}
+	offset, err := time.ParseDuration(s)
+	if err != nil {
+		return misuse("SEGL_CLOCK_OFFSET %q: want a duration such as 48h or -1h30m", s).hinted("it is for tests alone: unset it")
+	}
+	now := p.now
+	p.now = func() time.Time { return now().Add(offset) }
+	return nil
 }
 
 func (p *program) root() *cobra.Command {

@@ -98,7 +98,7 @@ func (p *program) dial(who party) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := client.Config{URL: base, Roots: roots, UserAgent: agent()}
+	config := client.Config{URL: base, Roots: roots, UserAgent: agent(), Now: p.now}
 	if who != nobody {
 		pair, err := p.identity(who)
 		if err != nil {

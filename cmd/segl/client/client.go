@@ -30,6 +30,7 @@ type Config struct {
 	Roots       *x509.CertPool   // for https; nobody else is trusted
 	Certificate *tls.Certificate // shown when the server asks; nil: none
 	UserAgent   string
+	Now         func() time.Time // judges the server's certificate; nil: the machine's clock
 	// Wait waits before asking again; nil: by the machine's clock.
 	Wait func(context.Context, time.Duration) error
 }
@@ -55,7 +56,7 @@ func New(c Config) (*Client, error) {
 	if err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.RawQuery != "" || base.User != nil {
 		return nil, fmt.Errorf("url %.200q: want https://host:port, or http:// for the public and private listeners", c.URL)
 	}
-	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.Roots}
+	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.Roots, Time: c.Now}
 	if t.RootCAs == nil {
 		t.RootCAs = x509.NewCertPool() // an empty pool trusts nobody; nil would trust the machine's
 	}

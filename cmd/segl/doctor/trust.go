@@ -106,7 +106,7 @@ func (x *examination) checkListener(ctx context.Context, l Listener) {
 		return
 	}
 	check := l.Name + " listener"
-	c, err := client.New(client.Config{URL: l.URL, Roots: x.pool(), UserAgent: x.Agent})
+	c, err := client.New(client.Config{URL: l.URL, Roots: x.pool(), UserAgent: x.Agent, Now: x.Now})
 	if err != nil {
 		x.add(ill(check, err, ""))
 		return

@@ -221,7 +221,7 @@ func (s *Server) stands(ctx context.Context, certFile, keyFile string) bool {
 
 // env is what dev.env says.
 func (s *Server) env(dir, database string, a Addresses) [][2]string {
-	return [][2]string{
+	vars := [][2]string{
 		{"SEGL_PID", fmt.Sprint(os.Getpid())},
 		{"SEGL_DATA", dir},
 		{"SEGL_DATABASE_URL", database},
@@ -237,6 +237,10 @@ func (s *Server) env(dir, database string, a Addresses) [][2]string {
 		{"SEGL_CERT", filepath.Join(dir, "demo.pem")},
 		{"SEGL_KEY", filepath.Join(dir, "demo-key.pem")},
 	}
+	if s.cfg.clock != 0 {
+		vars = append(vars, [2]string{"SEGL_CLOCK_OFFSET", s.cfg.clock.String()}) // the command line follows
+	}
+	return vars
 }
 
 // writeEnv writes KEY=value lines that a shell reads back as they are.
