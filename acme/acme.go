@@ -14,8 +14,9 @@
 //	order           pending ──(all authorizations valid)──> ready ──(finalization)──> processing ──(certificate)──> valid
 //	                   └──(one failed, expired)──> invalid <──(failure)───────────────────┘
 //
-// A validation is claimed, performed outside any transaction, and settled once: the replica that takes the client's word
-// claims it under a lease by the database's clock and validates at once; if it dies, another's poll takes it over (Run).
+// A validation is performed outside any transaction and settled once: the replica that takes the client's word validates at
+// once, and if that is not quick it records the attempt, under a lease by the database's clock, before it says that it is
+// at it; if it dies then, another's poll takes the attempt over (Run).
 // A finalization is claimed by its row: however often and wherever an order is finalized, it has one certificate, because
 // the order is the certificate's origin (package ca). One that was claimed and not issued is issued by Recover.
 //
@@ -78,7 +79,9 @@ type Server struct {
 	Config
 	accounts *accounts
 	recent   *recent
+	memory   *memory
 	jobs     chan *job
+	pending  *pending
 }
 
 // New returns a Server; Run must be running for anything to be validated.
@@ -95,5 +98,5 @@ func New(c Config) (*Server, error) {
 	if c.Patience == 0 {
 		c.Patience = defaultPatience
 	}
-	return &Server{Config: c, accounts: newAccounts(), recent: newRecent(), jobs: make(chan *job, queuedJobs)}, nil
+	return &Server{Config: c, accounts: newAccounts(), recent: newRecent(), memory: newMemory(), jobs: make(chan *job, queuedJobs), pending: newPending()}, nil
 }

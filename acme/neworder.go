@@ -40,6 +40,7 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	if err := s.Store.CreateOrder(ctx, o); err != nil {
 		return Order{}, fmt.Errorf("recording order %s: %w", o.ID, err)
 	}
+	s.memory.made(o)
 	return o, nil
 }
 
@@ -102,6 +103,9 @@ func (s *Server) Order(ctx context.Context, h Holder, id uid.UID) (Order, error)
 func (s *Server) Authorization(ctx context.Context, h Holder, id uid.UID) (Authorization, error) {
 	if id.Kind() != uid.Authorization {
 		return Authorization{}, notFound("authorization")
+	}
+	if a, ok := s.memory.claim(id, h.ID); ok && a.Validation != nil {
+		return a, nil
 	}
 	a, err := s.Store.Authorization(ctx, id)
 	if errors.Is(err, ErrNotFound) || err == nil && a.Account != h.ID {

@@ -21,52 +21,73 @@ const (
 	settleTimeout = 10 * time.Second
 )
 
-// A job is a task that this replica leased. done has room for its outcome.
-type job struct {
-	Task
-	done chan Validation
-}
-
 // Respond takes h's word that challenge m of authorization id is ready to be validated (RFC 8555 §7.5.1), once: asking
 // again changes nothing. The authorization returned may be decided already.
+//
+// A validation that ends while its client waits costs one write, its outcome. Until then nothing was promised: if we die,
+// the client was told nothing and asks again. Before it is told that the challenge is processing, the attempt is recorded.
 func (s *Server) Respond(ctx context.Context, h Holder, id uid.UID, m Method) (Authorization, error) {
 	if id.Kind() != uid.Authorization {
 		return Authorization{}, notFound("challenge")
 	}
-	a, ours, err := s.Store.Attempt(ctx, Ask{Account: h.ID, Authorization: id, Method: m, At: s.Now(), Lease: lease})
+	a, known := s.memory.claim(id, h.ID)
+	if !known {
+		var err error
+		if a, err = s.Authorization(ctx, h, id); err != nil {
+			return Authorization{}, err
+		}
+	}
+	if _, has := a.Challenge(m); !has {
+		return Authorization{}, notFound("challenge")
+	}
+	if a.Validation != nil || a.Attempt != nil || a.Status(s.Now()) != Pending {
+		return a, nil
+	}
+	a.Attempt = &Attempt{Method: m, Asked: s.Now().UTC().Truncate(time.Microsecond)}
+	j, first := s.pending.join(&job{Task: Task{a, h.Scope, h.Thumbprint}, ended: make(chan struct{})})
+	if first {
+		select {
+		case s.jobs <- j:
+		default: // too much at once: whoever has room takes it over
+			s.finish(j, nil)
+		}
+	}
+	return s.await(ctx, j)
+}
+
+// await gives a quick validation the time to end, and records the attempt if it does not.
+func (s *Server) await(ctx context.Context, j *job) (Authorization, error) {
+	patience := time.NewTimer(max(0, s.Patience))
+	defer patience.Stop()
+	select {
+	case <-j.ended:
+	case <-patience.C:
+	case <-ctx.Done(): // whoever asked has gone, and was promised nothing
+		a := j.Authorization
+		a.Attempt = nil
+		return a, nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	a := j.Authorization
+	if j.outcome != nil {
+		a.Attempt, a.Validation = nil, j.outcome
+		return a, nil
+	}
+	ask := Ask{Account: a.Account, Authorization: a.ID, Method: a.Attempt.Method, At: a.Attempt.Asked, Lease: lease}
+	if j.over { // it was not settled: whoever has time takes it over
+		ask.Lease = 0
+	}
+	a, ours, err := s.Store.Attempt(ctx, ask) // once; asked again, it reads
+
 	if errors.Is(err, ErrNotFound) {
 		return Authorization{}, notFound("challenge")
 	}
 	if err != nil {
-		return Authorization{}, fmt.Errorf("recording an answer to authorization %s: %w", id, err)
+		return Authorization{}, fmt.Errorf("recording an answer to authorization %s: %w", ask.Authorization, err)
 	}
-	if !ours {
-		return a, nil
-	}
-	j := &job{Task{a, h.Scope, h.Thumbprint}, make(chan Validation, 1)}
-	select {
-	case s.jobs <- j:
-	default: // too much at once: whoever has room takes it over
-		return a, s.release(ctx, id)
-	}
-	return s.await(ctx, j), nil
-}
-
-// await gives a quick validation the time to end.
-func (s *Server) await(ctx context.Context, j *job) Authorization {
-	a := j.Authorization
-	if s.Patience <= 0 {
-		return a
-	}
-	patience := time.NewTimer(s.Patience)
-	defer patience.Stop()
-	select {
-	case v := <-j.done:
-		a.Attempt, a.Validation = nil, &v
-	case <-patience.C:
-	case <-ctx.Done():
-	}
-	return a
+	j.queued = j.queued || ours || a.Attempt != nil
+	return a, nil
 }
 
 func (s *Server) release(ctx context.Context, id uid.UID) error {
@@ -130,7 +151,7 @@ func (s *Server) TakeOver(ctx context.Context) error {
 	}
 	for _, t := range tasks {
 		select {
-		case s.jobs <- &job{t, make(chan Validation, 1)}:
+		case s.jobs <- &job{Task: t, queued: true, ended: make(chan struct{})}:
 		default:
 			if err := s.release(ctx, t.Authorization.ID); err != nil {
 				return err
@@ -141,7 +162,9 @@ func (s *Server) TakeOver(ctx context.Context) error {
 }
 
 // validate performs one validation, with no transaction open, and settles it.
-func (s *Server) validate(ctx context.Context, j *job) error {
+func (s *Server) validate(ctx context.Context, j *job) (err error) {
+	var v *Validation
+	defer func() { s.finish(j, v) }()
 	a := j.Authorization
 	m := a.Attempt.Method
 	if !slices.Contains(MethodsFor(a.Name), m) {
@@ -149,25 +172,34 @@ func (s *Server) validate(ctx context.Context, j *job) error {
 	}
 	check := Check{Name: a.Name, Method: m, Token: a.Token.String(), KeyAuthorization: a.Token.String() + "." + j.Thumbprint} // RFC 8555 §8.1
 	seen, p := s.Validator.Validate(ctx, check)
+	j.mu.Lock() // nobody records the attempt while it is being settled
+	defer j.mu.Unlock()
 	if ctx.Err() != nil { // we are stopping, and the problem may be ours
+		if !j.queued {
+			return nil
+		}
 		return s.release(ctx, a.ID)
 	}
-	v := Validation{Method: m, At: s.Now().UTC().Truncate(time.Microsecond), Problem: p}
+	ended := Validation{Method: m, At: s.Now().UTC().Truncate(time.Microsecond), Problem: p}
 	var facts []audit.Fact
 	if p == nil {
-		v.Evidence = seen.String()
+		ended.Evidence = seen.String()
 	} else {
 		facts = append(facts, audit.Fact{
-			At: v.At, Who: Holder{Account: Account{ID: a.Account, Scope: j.Scope}}.Caller(), Scope: j.Scope, What: audit.Validate, Refused: true,
+			At: ended.At, Who: Holder{Account: Account{ID: a.Account, Scope: j.Scope}}.Caller(), Scope: j.Scope, What: audit.Validate, Refused: true,
 			Subject: a.Name.String(), Why: string(m) + ": " + p.Error(),
 		})
 	}
 	// The outcome is recorded even if we are told to stop meanwhile: it was found out.
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := s.Store.Settle(finish, a.ID, v, facts...); err != nil {
+	counts, err := s.Store.Settle(finish, a.ID, j.queued, ended, facts...)
+	if err != nil {
 		return fmt.Errorf("recording the validation of %s: %w", a.ID, err)
 	}
-	j.done <- v
+	if counts { // else another replica's does, and whoever waits reads it
+		v = &ended
+		s.memory.settled(a.ID, ended)
+	}
 	return nil
 }

@@ -42,14 +42,15 @@ type Store interface {
 	Authorization(ctx context.Context, id uid.UID) (Authorization, error)
 
 	// Attempt records what was asked and leases the validation to the caller, unless it was recorded before, has ended or
-	// expired. It returns the authorization, and whether the caller has the lease.
+	// expired. It returns the authorization, and whether the caller has the lease. A lease of zero is free to be taken over.
 	Attempt(ctx context.Context, ask Ask) (Authorization, bool, error)
 	// TakeOver leases to the caller, for lease, up to limit validations whose lease has run out.
 	TakeOver(ctx context.Context, lease time.Duration, limit int) ([]Task, error)
 	// Release gives a lease back before it runs out.
 	Release(ctx context.Context, id uid.UID) error
-	// Settle records how a validation ended, and facts, and takes it off the queue; if it ended before, nothing changes.
-	Settle(ctx context.Context, id uid.UID, v Validation, facts ...audit.Fact) error
+	// Settle records how a validation ended, and facts, and takes it off the queue if queued says that it is there. If it
+	// ended before, nothing else changes, and it returns false.
+	Settle(ctx context.Context, id uid.UID, queued bool, v Validation, facts ...audit.Fact) (bool, error)
 
 	// Finalize records the key of an order. Claimed: it was the first. KeyOfAccount: the key is some account's, and nothing
 	// was recorded.

@@ -106,10 +106,11 @@ COMMENT ON TABLE acme_boot IS 'The key that seals nonces. A crash or failover em
 CREATE UNLOGGED TABLE acme_nonce (
     block   bigint      NOT NULL,
     made_at timestamptz NOT NULL,
-    spent   bytea       NOT NULL,
+    spent   bit varying NOT NULL,
+    again   bit varying NOT NULL,
     CONSTRAINT acme_nonce_pk PRIMARY KEY (block)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE acme_nonce IS 'Which nonces of a block were spent, a bit each; no row before the first of them is.';
+COMMENT ON TABLE acme_nonce IS 'Which nonces of a block were spent, a bit each, and those of the last group that were already.';
 
 INSERT INTO epoch_table (parent, kind, reference)
 VALUES ('acme_order', 32, NULL),

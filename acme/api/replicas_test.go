@@ -13,8 +13,10 @@ import (
 	"codeberg.org/dataverket/segl/acme/jws/jwstest"
 	"codeberg.org/dataverket/segl/acme/store"
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // balanced returns two replicas on one database.
@@ -148,6 +150,108 @@ func TestOneOfManyDifferentKeysWins(t *testing.T) {
 	must(t, s.DB.QueryRow(t.Context(), `SELECT count(*) FROM intent WHERE origin = $1`, id.Bytes()).Scan(&intents))
 	if intents != 1 {
 		t.Errorf("%d intents", intents)
+	}
+}
+
+// counting finds every challenge answered once all of a number of validations are under way.
+type counting struct {
+	acme.Validator
+	asked *atomic.Int32
+	all   *sync.WaitGroup
+}
+
+func (v counting) Validate(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
+	v.asked.Add(1)
+	if v.all != nil {
+		v.all.Done()
+		v.all.Wait()
+	}
+	return v.Validator.Validate(ctx, c)
+}
+
+func TestEightAnswersToOneChallengeAreValidatedOnce(t *testing.T) {
+	var asked atomic.Int32
+	s, r := newSite(t, options{validator: counting{yes{}, &asked, nil}})
+	a := r.register(t)
+	for n := range 5 {
+		_, o := a.order(t, "dns:a.demo.test")
+		acct, err := r.store.Account(t.Context(), uidOf(t, a.kid))
+		must(t, err)
+		id := uidOf(t, authorizations(o)[0])
+		together(8, func(int) {
+			z, err := r.server.Respond(t.Context(), acme.Holder{Account: acct}, id, acme.HTTP01)
+			if err != nil || z.Status(s.Now()) != acme.Valid {
+				t.Errorf("answered %+v, %v", z, err)
+			}
+		})
+		if got := int(asked.Load()); got != n+1 {
+			t.Fatalf("%d validations of %d authorizations", got, n+1)
+		}
+	}
+}
+
+func TestReplicasThatValidateTheSameTellOneOutcome(t *testing.T) {
+	var asked atomic.Int32
+	var all sync.WaitGroup
+	wait := func(c *acme.Config) { c.Patience = time.Minute }
+	s, one := newSite(t, options{validator: counting{yes{}, &asked, &all}, config: wait})
+	two := s.replica(t, options{validator: counting{no{}, &asked, &all}, config: wait})
+	a := one.register(t)
+	acct, err := one.store.Account(t.Context(), uidOf(t, a.kid))
+	must(t, err)
+	for range 5 {
+		_, o := a.order(t, "dns:a.demo.test")
+		id := uidOf(t, authorizations(o)[0])
+		all.Add(2)
+		var told [2]acme.Status
+		together(2, func(i int) {
+			z, err := []*replica{one, two}[i].server.Respond(t.Context(), acme.Holder{Account: acct}, id, acme.HTTP01)
+			if err != nil {
+				t.Error(err)
+			}
+			told[i] = z.Status(s.Now())
+		})
+		if told[0] != told[1] || told[0] == acme.Pending {
+			t.Errorf("told %v", told)
+		}
+		if z := a.post(t, authorizations(o)[0], "").json(t); z["status"] != string(told[0]) {
+			t.Errorf("told %v, read %v", told, z["status"])
+		}
+	}
+}
+
+// forgetful is a database that takes no outcome.
+type forgetful struct{ acme.Store }
+
+func (forgetful) Settle(context.Context, uid.UID, bool, acme.Validation, ...audit.Fact) (bool, error) {
+	return false, errors.New("lost")
+}
+
+func TestAValidationThatIsNotSettledIsLeftToOthers(t *testing.T) {
+	s, one := newSite(t, options{validator: yes{}, config: func(c *acme.Config) { c.Store = forgetful{c.Store} }})
+	a := one.register(t)
+	url, o := a.order(t, "dns:a.demo.test")
+	c := challengeOf(t, a.post(t, authorizations(o)[0], "").json(t), "http-01")
+	if got := a.post(t, c["url"].(string), "{}").json(t); got["status"] != "processing" {
+		t.Errorf("challenge %v", got)
+	}
+	two := s.replica(t, options{validator: yes{}})
+	must(t, two.server.TakeOver(t.Context())) // at once: nobody has its lease
+	if got := a.wait(t, url); got["status"] != "ready" {
+		t.Errorf("order %v", got)
+	}
+}
+
+func TestNothingSaysProcessingBeforeTheAttemptIsRecorded(t *testing.T) {
+	v := silent{make(chan struct{}, 1)}
+	s, one := newSite(t, options{validator: v, config: func(c *acme.Config) { c.Patience = time.Millisecond }})
+	a := one.register(t)
+	_, o := a.order(t, "dns:a.demo.test")
+	a.prove(t, o, "http-01")
+	var n int
+	must(t, s.DB.QueryRow(t.Context(), `SELECT count(*) FROM acme_attempt WHERE leased_until > clock_timestamp()`).Scan(&n))
+	if n != 1 {
+		t.Errorf("%d attempts are recorded", n)
 	}
 }
 

@@ -188,7 +188,7 @@ func (s *Store) Release(ctx context.Context, id uid.UID) error {
 }
 
 // Settle implements acme.Store. Facts are written by whoever's outcome counts.
-func (s *Store) Settle(ctx context.Context, id uid.UID, v acme.Validation, facts ...audit.Fact) error {
+func (s *Store) Settle(ctx context.Context, id uid.UID, queued bool, v acme.Validation, facts ...audit.Fact) (bool, error) {
 	var evidence *string
 	var problem []byte
 	if v.Problem == nil {
@@ -196,26 +196,39 @@ func (s *Store) Settle(ctx context.Context, id uid.UID, v acme.Validation, facts
 	} else {
 		raw, err := json.Marshal(v.Problem)
 		if err != nil {
-			return err
+			return false, err
 		}
 		problem = raw
 	}
 	var b pgx.Batch
-	b.Queue(`
-		WITH ended AS (
+	if len(facts) == 0 {
+		b.Queue(settle, id.Bytes(), v.At, string(v.Method), evidence, problem)
+	} else {
+		b.Queue(settleNoting, append(audit.Columns(facts...), id.Bytes(), v.At, string(v.Method), evidence, problem)...)
+	}
+	if queued {
+		b.Queue(`
 			DELETE FROM acme_attempt
-			WHERE  authorization_id = $10
-		), settled AS (
+			WHERE  authorization_id = $1`, id.Bytes())
+	}
+	did, err := s.write(ctx, &b)
+	return did == 1, err
+}
+
+const (
+	settle = `
+		INSERT INTO acme_validation (authorization_id, at, method, evidence, problem)
+		VALUES ($1, $2, $3, $4, $5)
+		ON     CONFLICT DO NOTHING`
+	settleNoting = `
+		WITH settled AS (
 			INSERT INTO acme_validation (authorization_id, at, method, evidence, problem)
 			VALUES ($10::bytea, $11::timestamptz, $12::text, $13::text, $14::jsonb)
 			ON     CONFLICT DO NOTHING
 			RETURNING authorization_id
-		), noted AS (`+audit.Insert+`
+		), noted AS (` + audit.Insert + `
 			WHERE EXISTS (SELECT FROM settled)
 		)
 		SELECT authorization_id
-		FROM   settled`,
-		append(audit.Columns(facts...), id.Bytes(), v.At, string(v.Method), evidence, problem)...)
-	_, err := s.write(ctx, &b)
-	return err
-}
+		FROM   settled`
+)

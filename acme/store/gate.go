@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -96,15 +97,18 @@ func (g *gate) work() {
 	}
 }
 
-// spendNonce sets one bit, if it is not set and the key is still the database's.
-const spendNonce = `
-	INSERT INTO acme_nonce AS n (block, made_at, spent)
-	SELECT $1::bigint, $2::timestamptz, set_bit($5::bytea, $3::integer, 1)
-	FROM   acme_boot
-	WHERE  id = $4
+// spendNonces sets bits of blocks, each block once, if the key is still the database's. It tells which of them were set
+// before: a row that is new has none.
+const spendNonces = `
+	INSERT INTO acme_nonce AS n (block, made_at, spent, again)
+	SELECT m.block, m.made_at, m.spent, $5::varbit
+	FROM   acme_boot b
+	CROSS  JOIN unnest($1::bigint[], $2::timestamptz[], $3::varbit[], $4::bytea[]) AS m (block, made_at, spent, boot)
+	WHERE  b.id = m.boot
 	ON     CONFLICT ON CONSTRAINT acme_nonce_pk DO UPDATE
-	SET    spent = set_bit(n.spent, $3::integer, 1)
-	WHERE  get_bit(n.spent, $3::integer) = 0`
+	SET    spent = n.spent | excluded.spent,
+	       again = n.spent & excluded.spent
+	RETURNING n.block, n.again`
 
 const accountStandings = `
 	SELECT a.id, a.key_id, a.deactivated_at IS NOT NULL
@@ -119,22 +123,21 @@ const accountStandings = `
 // admit runs a group in one transaction. Blocks are taken in order, so that two replicas never wait for each other.
 func (g *gate) admit(group []*entry) error {
 	slices.SortStableFunc(group, func(a, b *entry) int { return cmp.Compare(a.spend.block, b.spend.block) })
-	var b pgx.Batch
 	var accounts [][]byte
-	unspent := make([]byte, blockSize/8)
 	for _, e := range group {
-		b.Queue(spendNonce, int64(e.spend.block), e.spend.made, e.spend.offset, e.spend.boot, unspent) //nolint:gosec // the same bits
 		if !e.account.IsZero() {
 			accounts = append(accounts, e.account.Bytes())
 		}
 	}
+	var b pgx.Batch
+	first := queueSpends(&b, group)
 	if len(accounts) > 0 {
 		b.Queue(accountStandings, accounts)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), gateTimeout) // the group belongs to no single request
 	defer cancel()
 	results := g.nonces.db.SendBatch(ctx, &b)
-	err := readSpends(results, group)
+	err := readSpends(results, first)
 	if err == nil && len(accounts) > 0 {
 		err = readStandings(results, group)
 	}
@@ -150,15 +153,54 @@ func (g *gate) admit(group []*entry) error {
 	return nil
 }
 
-func readSpends(results pgx.BatchResults, group []*entry) error {
+// queueSpends adds the statement that spends the nonces of a group sorted by block, and returns the entries that may be
+// fresh, by block: of those with one nonce, the first.
+func queueSpends(b *pgx.Batch, group []*entry) map[int64][]*entry {
+	first := make(map[int64][]*entry, 1)
+	var blocks []int64
+	var made []time.Time
+	var spent []pgtype.Bits
+	var boots [][]byte
 	for _, e := range group {
-		tag, err := results.Exec()
-		if err != nil {
-			return err
+		block := int64(e.spend.block) //nolint:gosec // the same bits
+		n := len(blocks) - 1
+		if n < 0 || blocks[n] != block {
+			blocks, made, boots = append(blocks, block), append(made, e.spend.made), append(boots, e.spend.boot)
+			spent = append(spent, noBits())
+			n++
 		}
-		e.standing.Fresh = tag.RowsAffected() == 1
+		if spent[n].Bytes[e.spend.offset/8]&e.spend.mask() != 0 || string(boots[n]) != string(e.spend.boot) {
+			continue
+		}
+		spent[n].Bytes[e.spend.offset/8] |= e.spend.mask()
+		first[block] = append(first[block], e)
 	}
-	return nil
+	b.Queue(spendNonces, blocks, made, spent, boots, noBits())
+	return first
+}
+
+func noBits() pgtype.Bits {
+	return pgtype.Bits{Bytes: make([]byte, blockSize/8), Len: blockSize, Valid: true}
+}
+
+// mask is s's bit in its octet.
+func (s spend) mask() byte { return 0x80 >> (s.offset % 8) }
+
+func readSpends(results pgx.BatchResults, first map[int64][]*entry) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	var block int64
+	var again pgtype.Bits
+	_, err = pgx.ForEachRow(rows, []any{&block, &again}, func() error {
+		for _, e := range first[block] {
+			i := e.spend.offset / 8
+			e.standing.Fresh = i < len(again.Bytes) && again.Bytes[i]&e.spend.mask() == 0
+		}
+		return nil
+	})
+	return err
 }
 
 func readStandings(results pgx.BatchResults, group []*entry) error {

@@ -26,7 +26,7 @@ import (
 // tables: after a crash or failover of Postgres both are empty, no nonce of before can be opened, and none is ever taken
 // twice. That a nonce's key is still the database's is part of the statement that spends it.
 const (
-	blockSize   = 512 // nonces; a row is an eighth as many octets
+	blockSize   = 512 // nonces; a row is a fourth as many octets
 	blockLife   = 10 * time.Minute
 	nonceLife   = time.Hour
 	clockSpread = 5 * time.Minute // between replicas' clocks

@@ -182,8 +182,14 @@ func TestAValidationIsAskedForOnceAndSettledOnce(t *testing.T) {
 		t.Fatalf("took over %+v", tasks)
 	}
 	bad := acme.Validation{Method: acme.HTTP01, At: r.Now(), Problem: acme.NewProblem(acme.Connection, "refused")}
-	must(t, r.Settle(t.Context(), id, bad, fact(r, id)))
-	must(t, r.Settle(t.Context(), id, acme.Validation{Method: acme.HTTP01, At: r.Now(), Evidence: "127.0.0.1:80"}, fact(r, id))) // too late
+	good := acme.Validation{Method: acme.HTTP01, At: r.Now(), Evidence: "127.0.0.1:80"}
+	for i, v := range []acme.Validation{bad, good} { // the second is too late
+		counts, err := r.Settle(t.Context(), id, true, v, fact(r, id))
+		must(t, err)
+		if counts != (i == 0) {
+			t.Errorf("outcome %d counts: %v", i+1, counts)
+		}
+	}
 	got, err := r.Authorization(t.Context(), id)
 	must(t, err)
 	if got.Attempt != nil || got.Validation == nil || got.Validation.Problem == nil || got.Validation.Problem.Type != acme.Connection {

@@ -1,0 +1,83 @@
+package acme
+
+import (
+	"sync"
+
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// memory keeps facts about the orders that were just made here, since their clients come back at once. Facts never change,
+// so what it says is so; what it does not say may be so by now, and only the Store knows: a remembered authorization
+// without a validation is not believed to be pending, nor a remembered order not to be finalized.
+type memory struct {
+	mu     sync.Mutex
+	ring   [rememberedOrders]uid.UID
+	next   int
+	orders map[uid.UID]Order // as they were made
+	claims map[uid.UID]Authorization
+}
+
+const (
+	rememberedOrders = 512
+	rememberedNames  = 8 // of an order; those with more are read
+)
+
+func newMemory() *memory {
+	return &memory{orders: make(map[uid.UID]Order), claims: make(map[uid.UID]Authorization)}
+}
+
+// made remembers an order that is recorded.
+func (m *memory) made(o Order) {
+	if len(o.Names) > rememberedNames {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.orders[m.ring[m.next]].Authorizations {
+		delete(m.claims, a.ID)
+	}
+	delete(m.orders, m.ring[m.next])
+	m.ring[m.next] = o.ID
+	m.next = (m.next + 1) % len(m.ring)
+	m.orders[o.ID] = o
+	for _, a := range o.Authorizations {
+		m.claims[a.ID] = a
+	}
+}
+
+// settled remembers how an authorization ended, once that is recorded.
+func (m *memory) settled(id uid.UID, v Validation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a, ok := m.claims[id]; ok {
+		a.Validation = &v
+		m.claims[id] = a
+	}
+}
+
+// claim returns an authorization of account, with its validation if that is known.
+func (m *memory) claim(id, account uid.UID) (Authorization, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.claims[id]
+	return a, ok && a.Account == account
+}
+
+// proved returns an order of account all of whose authorizations are known to have ended.
+func (m *memory) proved(id, account uid.UID) (Order, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, ok := m.orders[id]
+	if !ok || o.Account != account {
+		return Order{}, false
+	}
+	list := make([]Authorization, len(o.Authorizations))
+	for i, a := range o.Authorizations {
+		list[i] = m.claims[a.ID]
+		if list[i].Validation == nil {
+			return Order{}, false
+		}
+	}
+	o.Authorizations = list
+	return o, true
+}
