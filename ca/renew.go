@@ -12,6 +12,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // Renew makes the one successor of the certificate that who showed. It is a whole decision: profile, scope, name rights and
@@ -31,6 +32,9 @@ func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (
 	if err != nil {
 		return Certificate{}, fmt.Errorf("reading certificate %s: %w", who.Serial, err)
 	}
+	if who.Scope.IsZero() { // whoever shows a certificate without an identity acts where that certificate is
+		who.Scope = old.Scope
+	}
 	req := Request{
 		Scope: old.Scope, Profile: old.Profile, CSR: csr, What: audit.Renew,
 		Life: old.NotAfter.Sub(old.NotBefore) + time.Second, Origin: Origin{ID: old.Serial.UID()},
@@ -44,6 +48,10 @@ func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (
 	}
 	if old.Revoked != nil {
 		return Certificate{}, a.refused(ctx, who, req, ErrCallerRevoked)
+	}
+	if old.Origin.Kind() == uid.Order { // else control over a name would be proved once, for ever
+		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{What: "certificate " + old.Serial.String(), Rule: "orders are validated each time",
+			Remedy: "it came by ACME: order again"})
 	}
 	if !a.Now().Before(old.NotAfter.Add(time.Second)) {
 		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{What: "certificate " + old.Serial.String(), Rule: "its validity", Remedy: "it has expired: enrol again"})

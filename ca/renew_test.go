@@ -11,6 +11,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // refusedBy fails the test unless err is one of the refusals, or the sentinel, and the newest fact is of it: what was refused,
@@ -168,4 +169,16 @@ func TestRevokeAsksWhoAndWhy(t *testing.T) {
 	refusedBy(t, h, "issuing with a revoked one", err, "revocation", ca.ErrCallerRevoked)
 	_, _, err = h.Invite(t.Context(), holder, ca.Invitation{Scope: pkitest.Demo, Workload: "web"})
 	refusedBy(t, h, "inviting with a revoked one", err, "revocation", ca.ErrCallerRevoked)
+}
+
+func TestRenewalIsNoWayAroundAnOrdersValidation(t *testing.T) {
+	h, key := pkitest.New(t), pkitest.Key(t)
+	c, err := h.Issue(t.Context(), demo, ca.Request{
+		Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, key, "dns:a.demo.test"), Origin: ca.Origin{ID: uid.New(uid.Order, 1, h.Now())},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.Renew(t.Context(), identity.Caller{Actor: "certificate:" + c.Serial.String(), Serial: c.Serial}, pkitest.CSR(t, key))
+	refusedBy(t, h, "an order's certificate", err, "orders are validated each time", nil)
 }

@@ -147,7 +147,7 @@ func (d *door) across(who web.Access) []web.Route {
 			Summary: "Trade a one-time token for a workload's first certificate", Handler: web.JSON(d.enrol),
 		},
 		{
-			Method: http.MethodPost, Path: "/v1/certificates:renew", ID: "renew", Access: web.Holder, Status: http.StatusCreated,
+			Method: http.MethodPost, Path: "/v1/certificates:renew", ID: "renew", Access: web.Bearer, Status: http.StatusCreated,
 			Summary: "Renew the certificate that the connection was made with", Handler: web.JSON(d.renew),
 		},
 		{

@@ -40,6 +40,7 @@ func TestDoors(t *testing.T) {
 		{"Many at once under one name get one certificate", manyAtOnceUnderOneNameGetOneCertificate},
 		{"A batch is repeated under its name", aBatchIsRepeatedUnderItsName},
 		{"Enrol renew revoke", enrolRenewRevoke},
+		{"A server renews itself and does nothing else", aServerRenewsItself},
 		{"Lists page to the end", listsPageToTheEnd},
 		{"An expired token lets nobody in", anExpiredTokenLetsNobodyIn},
 	} {
@@ -180,6 +181,38 @@ func enrolRenewRevoke(t *testing.T, r *rig) {
 	}
 	if s := r.send(t, "demo", http.MethodPost, r.service+demoCerts, body{"csr": csr(t, nextKey, "dns:a.demo.test"), "profile": "server"}, &p); s != 403 || p.Type != "urn:segl:problem:key-blocked" {
 		t.Errorf("the compromised key again: %d %v", s, p)
+	}
+}
+
+// A certificate that is not for clients, and has no identity, is proof enough to renew it, and of nothing else.
+func aServerRenewsItself(t *testing.T, r *rig) {
+	key, nextKey := pkitest.Key(t), pkitest.Key(t)
+	var mine, next api.Certificate
+	if s := r.send(t, "demo", http.MethodPost, r.service+demoCerts, body{"csr": csr(t, key, "dns:a.demo.test"), "profile": "server"}, &mine); s != 201 {
+		t.Fatal(s)
+	}
+	r.certs["server"] = pair(t, mine.Certificate, key)
+	s := r.send(t, "server", http.MethodPost, r.service+"/v1/certificates:renew", body{"csr": csr(t, nextKey)}, &next)
+	if s != 201 || next.Serial == mine.Serial || next.Profile != "server" || len(next.Names) != 1 {
+		t.Fatalf("%d %+v", s, next)
+	}
+	var p web.Problem
+	for _, ask := range []struct{ method, path string }{
+		{http.MethodGet, demoCerts}, {http.MethodGet, "/v1/certificates/" + mine.Serial}, {http.MethodPost, "/v1/certificates/" + mine.Serial + ":revoke"},
+	} {
+		var in any
+		if ask.method == http.MethodPost {
+			in = body{"reason": "superseded"}
+		}
+		if s := r.send(t, "server", ask.method, r.service+ask.path, in, &p); s != 401 {
+			t.Errorf("%s %s: %d %v, want 401", ask.method, ask.path, s, p)
+		}
+	}
+	if s := r.send(t, "demo", http.MethodPost, r.service+"/v1/certificates/"+mine.Serial+":revoke", body{"reason": "keyCompromise"}, &mine); s != 200 {
+		t.Fatal(s)
+	}
+	if s := r.send(t, "server", http.MethodPost, r.service+"/v1/certificates:renew", body{"csr": csr(t, nextKey)}, &p); s != 403 {
+		t.Errorf("a revoked server renews: %d %v", s, p)
 	}
 }
 

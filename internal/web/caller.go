@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
 
@@ -40,6 +41,8 @@ type peer struct {
 	who   identity.Caller
 	until time.Time // after which who is nobody
 	why   error     // there is no who
+
+	bearer identity.Caller // whose certificate it is at least; zero where not even that is known
 }
 
 type peerKey struct{}
@@ -55,8 +58,8 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 
 var errNoCertificate = errors.New("no client certificate was shown")
 
-// caller returns who is at the other end, verifying the chain if nobody has yet.
-func (p *peer) caller(cs *tls.ConnectionState, k *Clients, now time.Time) (identity.Caller, error) {
+// caller returns who is at the other end, verifying the chain if nobody has yet. A route for bearers takes less.
+func (p *peer) caller(cs *tls.ConnectionState, k *Clients, now time.Time, a Access) (identity.Caller, error) {
 	if k == nil || cs == nil || len(cs.PeerCertificates) == 0 {
 		return identity.Caller{}, errNoCertificate
 	}
@@ -66,21 +69,40 @@ func (p *peer) caller(cs *tls.ConnectionState, k *Clients, now time.Time) (ident
 	if p.roots != roots || (p.why == nil && now.After(p.until)) {
 		p.roots = roots
 		p.who, p.why = k.verify(cs.PeerCertificates, roots, now)
+		p.bearer = p.who
+		if p.why != nil {
+			p.bearer = bearer(cs.PeerCertificates, roots, now)
+		}
 		p.until = cs.PeerCertificates[0].NotAfter
+	}
+	if a == Bearer && !p.bearer.Serial.IsZero() && !now.After(p.until) {
+		return p.bearer, nil
 	}
 	return p.who, p.why
 }
 
-// verify judges a chain as RFC 5280 §6 does, for a TLS client (§4.2.1.12, id-kp-clientAuth).
-func (k *Clients) verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (identity.Caller, error) {
+// bearer returns whose certificate it is, for whatever that is good, or nobody.
+func bearer(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) identity.Caller {
+	serial, err := cert.SerialFromInt(chain[0].SerialNumber)
+	if err != nil || judge(chain, roots, now, x509.ExtKeyUsageAny) != nil || chain[0].IsCA {
+		return identity.Caller{}
+	}
+	return identity.Caller{Actor: "certificate:" + serial.String(), Serial: serial}
+}
+
+// judge verifies a chain as RFC 5280 §6 does.
+func judge(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) error {
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	return err
+}
+
+// verify judges a chain for a TLS client (RFC 5280 §4.2.1.12, id-kp-clientAuth).
+func (k *Clients) verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (identity.Caller, error) {
+	if err := judge(chain, roots, now, x509.ExtKeyUsageClientAuth); err != nil {
 		return identity.Caller{}, explainChain(chain[0], err)
 	}
 	who, err := identity.FromCertificate(chain[0], k.Domain)
@@ -110,7 +132,7 @@ func explainChain(leaf *x509.Certificate, err error) error {
 
 // name finds out who asks, and whether the route admits them.
 func (c *call) name(a Access) error {
-	who, err := c.peer.caller(c.r.TLS, c.server.clients, c.begun)
+	who, err := c.peer.caller(c.r.TLS, c.server.clients, c.begun, a)
 	if err == nil && c.server.clients.Admit != nil {
 		if refusal := c.server.clients.Admit(c.r.Context(), who); refusal != nil && a != Anyone {
 			return refusal

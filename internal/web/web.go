@@ -33,6 +33,9 @@ const (
 	Operator
 	// Anyone admits everybody; a caller who shows a valid certificate is named nevertheless.
 	Anyone
+	// Bearer admits whoever shows any valid certificate of ours, also one that is not for clients, as a server's: it proves
+	// possession of that certificate and nothing else. Who has no identity is named by the serial and has no scope.
+	Bearer
 )
 
 // A Route is one operation. It is what a Server mounts and what a description of the API is made from.

@@ -76,9 +76,10 @@ func reachable(addr string) string {
 // servers puts the doors on the listeners. The private one is last: readiness is read to the end.
 func (s *Server) servers() ([]web.Listening, error) {
 	clients := &web.Clients{
-		Roots: func() *x509.CertPool { return s.roots }, Domain: s.cfg.TrustDomain, Operators: s.scopes.Operator,
-		Admit: s.standing.Admit,
+		Roots: func() *x509.CertPool { return s.roots }, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit,
 	}
+	operators := *clients // on the service listener an operator is nobody in particular
+	operators.Operators = s.scopes.Operator
 	secure := &web.TLS{GetCertificate: s.selfcert.GetCertificate}
 	d, err := s.openDoors()
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *Server) servers() ([]web.Listening, error) {
 		doors []web.Door
 	}{
 		{web.Config{Name: "service", TLS: secure, Clients: clients}, s.listen.service, d.service},
-		{web.Config{Name: "operator", TLS: secure, Clients: clients}, s.listen.operator, d.operator},
+		{web.Config{Name: "operator", TLS: secure, Clients: &operators}, s.listen.operator, d.operator},
 		{web.Config{Name: "public"}, s.listen.public, s.publicDoors()},
 		{web.Config{Name: "private"}, s.listen.private, []web.Door{web.Private(s.health, s.registry)}},
 	} {

@@ -93,7 +93,7 @@ type describer struct{ schemas object }
 func (d *describer) operation(r web.Route) (object, error) {
 	op := object{"operationId": r.ID, "summary": r.Summary, "tags": []string{tag(r.Path)}}
 	switch r.Access {
-	case web.Holder:
+	case web.Holder, web.Bearer:
 		op["security"] = []object{{"certificate": []string{}}}
 	case web.Operator:
 		op["security"] = []object{{"certificate": []string{}}}
