@@ -193,9 +193,11 @@ func decode(s string) ([]byte, error) {
 }
 
 func unquote(name string, value []byte, to *string) error {
-	if value[0] != '"' || json.Unmarshal(value, to) != nil {
+	s, ok := text(value)
+	if !ok {
 		return malformed("%q is not a string", name)
 	}
+	*to = s
 	return nil
 }
 

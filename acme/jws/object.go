@@ -61,8 +61,8 @@ func members(b []byte, visit func(name string, value []byte) error) (map[string]
 	seen := make(map[string]bool, 4)
 	for rest := space(b[1:]); rest[0] != '}'; { // from here on b is known to be well formed
 		end := skip(rest)
-		var name string
-		if err := json.Unmarshal(rest[:end], &name); err != nil {
+		name, ok := text(rest[:end])
+		if !ok {
 			return nil, malformed("a member's name is not a string")
 		}
 		if seen[name] {
@@ -77,6 +77,19 @@ func members(b []byte, visit func(name string, value []byte) error) (map[string]
 		rest = space(bytes.TrimPrefix(space(rest[end:]), []byte(",")))
 	}
 	return seen, nil
+}
+
+// text reads a JSON string out of an object known to be well formed and UTF-8: one without escapes stands for itself.
+func text(b []byte) (string, bool) {
+	if b[0] != '"' {
+		return "", false
+	}
+	if bytes.IndexByte(b, '\\') < 0 {
+		return string(b[1 : len(b)-1]), true
+	}
+	var s string
+	err := json.Unmarshal(b, &s)
+	return s, err == nil
 }
 
 // skip returns the length of the JSON value that b, which is well formed, begins with.

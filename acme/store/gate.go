@@ -97,18 +97,22 @@ func (g *gate) work() {
 	}
 }
 
-// spendNonces sets bits of blocks, each block once, if the key is still the database's. It tells which of them were set
-// before: a row that is new has none.
+// spendNonces sets bits of one block, if the key is still the database's, and tells which of them were set before: in a row
+// that is new, none.
 const spendNonces = `
 	INSERT INTO acme_nonce AS n (block, made_at, spent, again)
-	SELECT m.block, m.made_at, m.spent, $5::varbit
-	FROM   acme_boot b
-	CROSS  JOIN unnest($1::bigint[], $2::timestamptz[], $3::varbit[], $4::bytea[]) AS m (block, made_at, spent, boot)
-	WHERE  b.id = m.boot
+	SELECT $1::bigint, $2::timestamptz, $3::varbit, $4::varbit
+	FROM   acme_boot
+	WHERE  id = $5
 	ON     CONFLICT ON CONSTRAINT acme_nonce_pk DO UPDATE
 	SET    spent = n.spent | excluded.spent,
 	       again = n.spent & excluded.spent
-	RETURNING n.block, n.again`
+	RETURNING n.again`
+
+const accountStanding = `
+	SELECT id, key_id, deactivated_at IS NOT NULL
+	FROM   acme_account
+	WHERE  id = $1`
 
 const accountStandings = `
 	SELECT a.id, a.key_id, a.deactivated_at IS NOT NULL
@@ -130,14 +134,18 @@ func (g *gate) admit(group []*entry) error {
 		}
 	}
 	var b pgx.Batch
-	first := queueSpends(&b, group)
-	if len(accounts) > 0 {
+	blocks := queueSpends(&b, group)
+	switch len(accounts) {
+	case 0:
+	case 1:
+		b.Queue(accountStanding, accounts[0])
+	default:
 		b.Queue(accountStandings, accounts)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), gateTimeout) // the group belongs to no single request
 	defer cancel()
 	results := g.nonces.db.SendBatch(ctx, &b)
-	err := readSpends(results, first)
+	err := readSpends(results, blocks)
 	if err == nil && len(accounts) > 0 {
 		err = readStandings(results, group)
 	}
@@ -153,30 +161,27 @@ func (g *gate) admit(group []*entry) error {
 	return nil
 }
 
-// queueSpends adds the statement that spends the nonces of a group sorted by block, and returns the entries that may be
-// fresh, by block: of those with one nonce, the first.
-func queueSpends(b *pgx.Batch, group []*entry) map[int64][]*entry {
-	first := make(map[int64][]*entry, 1)
-	var blocks []int64
-	var made []time.Time
-	var spent []pgtype.Bits
-	var boots [][]byte
-	for _, e := range group {
-		block := int64(e.spend.block) //nolint:gosec // the same bits
-		n := len(blocks) - 1
-		if n < 0 || blocks[n] != block {
-			blocks, made, boots = append(blocks, block), append(made, e.spend.made), append(boots, e.spend.boot)
-			spent = append(spent, noBits())
-			n++
+// queueSpends adds a statement for each block of a group sorted by block, and returns the entries of each that may be
+// fresh: of those with one nonce, the first.
+func queueSpends(b *pgx.Batch, group []*entry) [][]*entry {
+	var blocks [][]*entry
+	for len(group) > 0 {
+		head := group[0].spend
+		spent := noBits()
+		var first []*entry
+		n := 0
+		for ; n < len(group) && group[n].spend.block == head.block; n++ {
+			e := group[n]
+			octet := &spent.Bytes[e.spend.offset/8]
+			if *octet&e.spend.mask() == 0 && string(e.spend.boot) == string(head.boot) {
+				*octet |= e.spend.mask()
+				first = append(first, e)
+			}
 		}
-		if spent[n].Bytes[e.spend.offset/8]&e.spend.mask() != 0 || string(boots[n]) != string(e.spend.boot) {
-			continue
-		}
-		spent[n].Bytes[e.spend.offset/8] |= e.spend.mask()
-		first[block] = append(first[block], e)
+		b.Queue(spendNonces, int64(head.block), head.made, spent, noBits(), head.boot) //nolint:gosec // the same bits
+		blocks, group = append(blocks, first), group[n:]
 	}
-	b.Queue(spendNonces, blocks, made, spent, boots, noBits())
-	return first
+	return blocks
 }
 
 func noBits() pgtype.Bits {
@@ -186,21 +191,26 @@ func noBits() pgtype.Bits {
 // mask is s's bit in its octet.
 func (s spend) mask() byte { return 0x80 >> (s.offset % 8) }
 
-func readSpends(results pgx.BatchResults, first map[int64][]*entry) error {
-	rows, err := results.Query()
-	if err != nil {
-		return err
-	}
-	var block int64
-	var again pgtype.Bits
-	_, err = pgx.ForEachRow(rows, []any{&block, &again}, func() error {
-		for _, e := range first[block] {
-			i := e.spend.offset / 8
-			e.standing.Fresh = i < len(again.Bytes) && again.Bytes[i]&e.spend.mask() == 0
+// readSpends reads what queueSpends asked. No row: the key is not the database's.
+func readSpends(results pgx.BatchResults, blocks [][]*entry) error {
+	for _, first := range blocks {
+		rows, err := results.Query()
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	return err
+		var again pgtype.Bits
+		_, err = pgx.ForEachRow(rows, []any{&again}, func() error {
+			for _, e := range first {
+				i := e.spend.offset / 8
+				e.standing.Fresh = i < len(again.Bytes) && again.Bytes[i]&e.spend.mask() == 0
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readStandings(results pgx.BatchResults, group []*entry) error {
