@@ -51,11 +51,15 @@ func (s *authorities) signing(p Purpose) (*Authority, error) {
 func (a *Authority) holds(notBefore, notAfter time.Time) error {
 	switch {
 	case notBefore.Before(a.Certificate.NotBefore):
-		return &policy.Refusal{What: "a certificate from " + notBefore.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
-			Remedy: "it begins " + a.Certificate.NotBefore.UTC().Format(time.RFC3339) + ": check the service's clock"}
+		return &policy.Refusal{
+			What: "a certificate from " + notBefore.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
+			Remedy: "it begins " + a.Certificate.NotBefore.UTC().Format(time.RFC3339) + ": check the service's clock",
+		}
 	case notAfter.After(a.Certificate.NotAfter):
-		return &policy.Refusal{What: "a certificate until " + notAfter.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
-			Remedy: "it ends " + a.Certificate.NotAfter.UTC().Format(time.RFC3339) + ": ask for a shorter life, or create the next authority"}
+		return &policy.Refusal{
+			What: "a certificate until " + notAfter.UTC().Format(time.RFC3339), Rule: "the validity of authority " + a.Name,
+			Remedy: "it ends " + a.Certificate.NotAfter.UTC().Format(time.RFC3339) + ": ask for a shorter life, or create the next authority",
+		}
 	}
 	return nil
 }

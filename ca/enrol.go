@@ -77,8 +77,10 @@ func (a *CA) Invite(ctx context.Context, who identity.Caller, in Invitation) (to
 // invited decides about an invitation: what the token will be worth is asked now, and again when it is used.
 func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (identity.ID, error) {
 	if !who.May(in.Scope) {
-		return identity.ID{}, &policy.Refusal{What: "inviting into " + in.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
-			Remedy: "use an identity of that scope or one above it"}
+		return identity.ID{}, &policy.Refusal{
+			What: "inviting into " + in.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
+			Remedy: "use an identity of that scope or one above it",
+		}
 	}
 	p, err := ProfileByName(in.Profile)
 	if err != nil {

@@ -114,7 +114,7 @@ func (a *CA) certify(ctx context.Context, pub crypto.PublicKey, subject []byte) 
 		return nil, 0, err
 	}
 	c, err := a.cycle(ctx, identity.System("found"), Request{Scope: identity.Platform, CSR: cert.Request{SPKI: v.SPKI, KeyID: sha256.Sum256(v.SPKI)}},
-		plan{profile: subordinate, authority: root, template: t, life: subordinate.Default}, v, 0)
+		plan{profile: subordinate, authority: root, template: t, life: subordinate.Default}, v)
 	return c.DER, root.ID, err
 }
 

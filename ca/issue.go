@@ -65,6 +65,7 @@ type plan struct {
 	names     []cert.Name
 	role      string
 	life      time.Duration
+	attempt   int // how many attempts of the origin were abandoned
 }
 
 // decide asks everything that is to be asked before a key is touched, of every door alike.
@@ -74,8 +75,10 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 		return plan{}, err
 	}
 	if !who.May(req.Scope) {
-		return plan{}, &policy.Refusal{What: "issuing in " + req.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
-			Remedy: "use an identity of that scope or one above it"}
+		return plan{}, &policy.Refusal{
+			What: "issuing in " + req.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
+			Remedy: "use an identity of that scope or one above it",
+		}
 	}
 	chain, err := a.Scopes.Chain(ctx, req.Scope)
 	if err != nil {
@@ -103,7 +106,7 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err != nil {
 		return plan{}, err
 	}
-	return plan{p, auth, auth.templates[p.Name], names, role, life}, nil
+	return plan{profile: p, authority: auth, template: auth.templates[p.Name], names: names, role: role, life: life}, nil
 }
 
 // ours refuses identities of another trust domain: nobody would know whose word they are (SPIFFE-ID §2.1).
@@ -128,11 +131,12 @@ func (a *CA) attempt(ctx context.Context, who identity.Caller, req Request, pl p
 	if err := pl.authority.holds(v.NotBefore, v.NotAfter); err != nil {
 		return Certificate{}, err
 	}
-	return a.cycle(ctx, who, req, pl, v, attempt)
+	pl.attempt = attempt
+	return a.cycle(ctx, who, req, pl, v)
 }
 
 // cycle builds, lints, intends, signs, compares and completes, in this order.
-func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl plan, v tbs.Values, attempt int) (Certificate, error) {
+func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl plan, v tbs.Values) (Certificate, error) {
 	// 3. Build and lint. No real key is near it yet.
 	body, err := build(pl.template, v, pl.profile)
 	if err != nil {
@@ -142,7 +146,7 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 	// 4. Write down what will be signed. A crash after this leaves an open intent, never a stray certificate.
 	in := Intent{
 		Serial: v.Serial, Authority: pl.authority.ID, Scope: req.Scope, Profile: pl.profile.Name, NotAfter: v.NotAfter,
-		TBS: body, Key: req.CSR.KeyID, Caller: who.Serial, Origin: req.Origin, Attempt: attempt,
+		TBS: body, Key: req.CSR.KeyID, Caller: who.Serial, Origin: req.Origin, Attempt: pl.attempt,
 	}
 	if err := a.Ledger.Intend(ctx, in); err != nil {
 		return Certificate{}, fmt.Errorf("recording the intent of %s: %w", in.Serial, err)

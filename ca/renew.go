@@ -21,13 +21,17 @@ import (
 func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (Certificate, error) {
 	nothing := Request{Scope: who.Scope, What: audit.Renew}
 	if who.Serial.IsZero() {
-		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{What: "renewal", Rule: "proof of possession",
-			Remedy: "connect with the certificate that is to be renewed"})
+		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{
+			What: "renewal", Rule: "proof of possession",
+			Remedy: "connect with the certificate that is to be renewed",
+		})
 	}
 	old, err := a.Certificate(ctx, who.Serial)
 	if errors.Is(err, ErrNotFound) {
-		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "the ledger",
-			Remedy: "it was never issued as far as the ledger knows: enrol again"})
+		return Certificate{}, a.refused(ctx, who, nothing, &policy.Refusal{
+			What: "certificate " + who.Serial.String(), Rule: "the ledger",
+			Remedy: "it was never issued as far as the ledger knows: enrol again",
+		})
 	}
 	if err != nil {
 		return Certificate{}, fmt.Errorf("reading certificate %s: %w", who.Serial, err)
@@ -50,8 +54,10 @@ func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (
 		return Certificate{}, a.refused(ctx, who, req, ErrCallerRevoked)
 	}
 	if old.Origin.Kind() == uid.Order { // else control over a name would be proved once, for ever
-		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{What: "certificate " + old.Serial.String(), Rule: "orders are validated each time",
-			Remedy: "it came by ACME: order again"})
+		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{
+			What: "certificate " + old.Serial.String(), Rule: "orders are validated each time",
+			Remedy: "it came by ACME: order again",
+		})
 	}
 	if !a.Now().Before(old.NotAfter.Add(time.Second)) {
 		return Certificate{}, a.refused(ctx, who, req, &policy.Refusal{What: "certificate " + old.Serial.String(), Rule: "its validity", Remedy: "it has expired: enrol again"})

@@ -352,12 +352,12 @@ func TestStatusOfEveryState(t *testing.T) {
 	must(t, err)
 	must(t, l.Intend(t.Context(), open))
 	ask := map[cert.Serial]ocsp.Status{
-		good:          {State: ocsp.Good, Authority: 1},
-		revoked:       {State: ocsp.Revoked, Authority: 1, Reason: cert.Superseded},
-		open.Serial:   {State: ocsp.Open, Authority: 1},
-		old.Serial:    {State: ocsp.Revoked, Authority: 1, Reason: cert.Unspecified},
-		never.Serial:  {},
-		cert.Serial{}: {},
+		good:         {State: ocsp.Good, Authority: 1},
+		revoked:      {State: ocsp.Revoked, Authority: 1, Reason: cert.Superseded},
+		open.Serial:  {State: ocsp.Open, Authority: 1},
+		old.Serial:   {State: ocsp.Revoked, Authority: 1, Reason: cert.Unspecified},
+		never.Serial: {},
+		{}:           {},
 	}
 	var serials []cert.Serial
 	for s := range ask {

@@ -19,7 +19,8 @@ import (
 // walk pages through a query and returns the serials in the order they came.
 func walk(t *testing.T, l interface {
 	Select(ctx context.Context, q ca.Query) ([]ca.Record, error)
-}, q ca.Query) (all []cert.Serial) {
+}, q ca.Query,
+) (all []cert.Serial) {
 	t.Helper()
 	for {
 		page, err := l.Select(t.Context(), q)
