@@ -36,7 +36,7 @@ func (s *Server) openStatus(ctx context.Context) error {
 	}
 	s.duties = append(s.duties, duty.Duty{
 		Name: "lists", Every: time.Second, Wake: s.revoked,
-		Once: func(ctx context.Context, _ int64) error { return builder.RunOnce(ctx) },
+		Once: paced(listsGap, func(ctx context.Context, _ int64) error { return builder.RunOnce(ctx) }),
 	})
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "segl_lists_next_update_seconds", Help: "Unix time at which the first of the live lists ends.",
@@ -50,6 +50,24 @@ func (s *Server) openStatus(ctx context.Context) error {
 		return float64(ends.Unix())
 	}))
 	return nil
+}
+
+// listsGap is the least time between two runs of the lists duty: revocations that come together share a list, and a list
+// is still there well within a second.
+const listsGap = 500 * time.Millisecond
+
+// paced returns once with at least gap between the end of one run and the beginning of the next. A duty is one goroutine.
+func paced(gap time.Duration, once func(context.Context, int64) error) func(context.Context, int64) error {
+	var ended time.Time
+	return func(ctx context.Context, term int64) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(gap - time.Since(ended)):
+		}
+		defer func() { ended = time.Now() }()
+		return once(ctx, term)
+	}
 }
 
 // signers are the authorities as their lists' builder wants them.
