@@ -15,6 +15,7 @@ type Admission struct {
 	Scope   identity.Scope
 	Account uid.UID
 	Nonce   string
+	Claim   uid.UID                      // the authorization it asks for, if any
 	Verify  func(crypto.PublicKey) error // its error is returned as it is
 }
 
@@ -28,32 +29,40 @@ func (s *Server) Nonce(ctx context.Context) (string, error) {
 }
 
 // Admit checks that a's account exists in a's scope and signed the request, spends the nonce, and sees that the account
-// still stands. The signature comes first: what anybody could have written costs us no write.
-func (s *Server) Admit(ctx context.Context, a Admission) (Account, error) {
+// still stands. The signature comes first: what anybody could have written costs us no write. With the account it returns
+// a.Claim if it is the account's and was read on the way; nil says nothing about it.
+func (s *Server) Admit(ctx context.Context, a Admission) (Account, *Authorization, error) {
 	acct, err := s.account(ctx, a.Account)
 	if err != nil {
-		return Account{}, err
+		return Account{}, nil, err
 	}
 	if acct.Scope != a.Scope { // an account of another scope is nobody here
-		return Account{}, noAccount()
+		return Account{}, nil, noAccount()
 	}
 	if err := a.Verify(acct.Key); err != nil {
-		return Account{}, err
+		return Account{}, nil, err
 	}
-	now, err := s.admit(ctx, a.Nonce, a.Account)
+	claim := a.Claim
+	if known, ok := s.memory.claim(claim, acct.ID); claim.Kind() != uid.Authorization || ok && known.Validation != nil {
+		claim = uid.UID{}
+	}
+	now, err := s.admit(ctx, a.Nonce, a.Account, claim)
 	switch {
 	case err != nil:
-		return Account{}, err
+		return Account{}, nil, err
 	case !now.Known:
-		return Account{}, noAccount()
+		return Account{}, nil, noAccount()
 	case now.Deactivated:
 		// RFC 8555 §7.3.6: "If a server receives a POST or POST-as-GET from a deactivated account, it MUST return an error
 		// response with status code 401 (Unauthorized) and type "urn:ietf:params:acme:error:unauthorized"."
-		return Account{}, deactivated()
+		return Account{}, nil, deactivated()
 	case now.KeyID != acct.KeyID: // the key was changed since we remembered it
-		return s.readmit(ctx, a)
+		acct, err := s.readmit(ctx, a)
+		return acct, nil, err
+	case now.Claim != nil && now.Claim.Account != acct.ID:
+		return acct, nil, nil
 	}
-	return acct, nil
+	return acct, now.Claim, nil
 }
 
 // readmit decides by the account's new key about a request that its old one signed. The nonce is spent.
@@ -67,15 +76,15 @@ func (s *Server) readmit(ctx context.Context, a Admission) (Account, error) {
 
 // AdmitKey spends the nonce of a request that is signed with the key in its own header. The caller has verified it.
 func (s *Server) AdmitKey(ctx context.Context, nonce string) error {
-	_, err := s.admit(ctx, nonce, uid.UID{})
+	_, err := s.admit(ctx, nonce, uid.UID{}, uid.UID{})
 	return err
 }
 
-func (s *Server) admit(ctx context.Context, nonce string, account uid.UID) (Standing, error) {
+func (s *Server) admit(ctx context.Context, nonce string, account, claim uid.UID) (Standing, error) {
 	if nonce == "" {
 		return Standing{}, problem(BadNonce, "the request has no nonce: sign it with the one in Replay-Nonce (RFC 8555 §6.5)")
 	}
-	st, err := s.Store.Admit(ctx, nonce, account)
+	st, err := s.Store.Admit(ctx, nonce, account, claim)
 	if err != nil {
 		return Standing{}, fmt.Errorf("spending a nonce: %w", err)
 	}

@@ -20,8 +20,9 @@ type Store interface {
 	// Nonce returns a fresh nonce. It writes nothing.
 	Nonce(ctx context.Context) (string, error)
 	// Admit spends nonce and says how account stands now. A zero account is none. Of all calls with one nonce, on all
-	// replicas and across crashes, at most one is told that it was fresh.
-	Admit(ctx context.Context, nonce string, account uid.UID) (Standing, error)
+	// replicas and across crashes, at most one is told that it was fresh. A claim that is not zero is an authorization that
+	// will be asked for next: reading it here spares a round trip.
+	Admit(ctx context.Context, nonce string, account, claim uid.UID) (Standing, error)
 
 	// CreateAccount records a and f, unless its scope has an account of that key: that one is returned, and false.
 	CreateAccount(ctx context.Context, a Account, f audit.Fact) (Account, bool, error)
@@ -73,6 +74,7 @@ type Standing struct {
 	Known       bool // the account is there
 	KeyID       cert.KeyID
 	Deactivated bool
+	Claim       *Authorization // nil when it was not asked for or not found: ask again by itself
 }
 
 // An Ask is an account's word that one of its challenges is ready.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -40,11 +41,7 @@ func (r *request) show(c acme.Challenge) challenge {
 }
 
 func (d *door) authorization(ctx context.Context, r *request) (answer, error) {
-	id, err := d.reading(ctx, r)
-	if err != nil {
-		return answer{}, err
-	}
-	a, err := d.Server.Authorization(ctx, r.holder(), id)
+	a, err := d.readAuthorization(ctx, r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -60,6 +57,20 @@ func (d *door) authorization(ctx context.Context, r *request) (answer, error) {
 		res.retryAfter = pollAfter // RFC 8555 §7.5.1: "The server SHOULD provide information about its retry state"
 	}
 	return res, nil
+}
+
+func (d *door) readAuthorization(ctx context.Context, r *request) (acme.Authorization, error) {
+	id, bad := identifier(r)
+	if err := d.admitAsking(ctx, r, id); err != nil { // first of all: strangers are told nothing
+		return acme.Authorization{}, err
+	}
+	if err := errors.Join(r.empty(), bad); err != nil {
+		return acme.Authorization{}, err
+	}
+	if r.claim != nil {
+		return *r.claim, nil
+	}
+	return d.Server.Authorization(ctx, r.holder(), id)
 }
 
 func (d *door) challenge(ctx context.Context, r *request) (answer, error) {

@@ -13,6 +13,7 @@ import (
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/acme/jws"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -23,6 +24,8 @@ type request struct {
 	at   places
 	jws  *jws.Message
 	acct acme.Account // once admitted
+	// claim is the authorization asked for, when it was read on admission.
+	claim *acme.Authorization
 }
 
 // holder returns the account that signed.
@@ -84,7 +87,10 @@ func (d *door) read(w http.ResponseWriter, r *http.Request, scope identity.Scope
 }
 
 // admit wants the JWS of an account, and admits it.
-func (d *door) admit(ctx context.Context, r *request) error {
+func (d *door) admit(ctx context.Context, r *request) error { return d.admitAsking(ctx, r, uid.UID{}) }
+
+// admitAsking is admit for a request that asks for an authorization, which is read on the way.
+func (d *door) admitAsking(ctx context.Context, r *request, claim uid.UID) error {
 	if r.jws.Key != nil {
 		// RFC 8555 §6.2: "For all other requests, the request is signed using an existing account, and there MUST be a "kid"
 		// field."
@@ -95,8 +101,8 @@ func (d *door) admit(ctx context.Context, r *request) error {
 		return acme.NewProblem(acme.AccountDoesNotExist, `"kid" %.200q is no account of this directory`, r.jws.KeyID)
 	}
 	var err error
-	r.acct, err = d.Server.Admit(ctx, acme.Admission{
-		Scope: r.who.Scope, Account: id, Nonce: r.jws.Nonce, Verify: func(k crypto.PublicKey) error { return r.jws.Verify(k) },
+	r.acct, r.claim, err = d.Server.Admit(ctx, acme.Admission{
+		Scope: r.who.Scope, Account: id, Nonce: r.jws.Nonce, Claim: claim, Verify: func(k crypto.PublicKey) error { return r.jws.Verify(k) },
 	})
 	return err
 }

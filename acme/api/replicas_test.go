@@ -48,7 +48,7 @@ func TestANonceIsTakenOnceByAllReplicas(t *testing.T) {
 		must(t, err)
 		var fresh atomic.Int32
 		together(12, func(i int) {
-			st, err := stores[i%len(stores)].Admit(t.Context(), nonce, a0)
+			st, err := stores[i%len(stores)].Admit(t.Context(), nonce, a0, uid.UID{})
 			if err != nil {
 				t.Error(err)
 			}

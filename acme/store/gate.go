@@ -28,6 +28,7 @@ const (
 type entry struct {
 	spend    spend
 	account  uid.UID
+	claim    uid.UID
 	standing acme.Standing
 	err      error
 	done     chan struct{}
@@ -53,12 +54,12 @@ func (g *gate) close() {
 }
 
 // Admit implements acme.Store.
-func (s *Store) Admit(ctx context.Context, nonce string, account uid.UID) (acme.Standing, error) {
+func (s *Store) Admit(ctx context.Context, nonce string, account, claim uid.UID) (acme.Standing, error) {
 	sp, ok := s.nonces.open(ctx, nonce)
 	if !ok {
 		return acme.Standing{}, nil
 	}
-	e := &entry{spend: sp, account: account, done: make(chan struct{})}
+	e := &entry{spend: sp, account: account, claim: claim, done: make(chan struct{})}
 	select {
 	case s.gate.queue <- e:
 	case <-ctx.Done():
@@ -142,12 +143,20 @@ func (g *gate) admit(group []*entry) error {
 	default:
 		b.Queue(accountStandings, accounts)
 	}
+	for _, e := range group {
+		if !e.claim.IsZero() {
+			b.Queue(selectAuthorization, e.claim.Bytes())
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), gateTimeout) // the group belongs to no single request
 	defer cancel()
 	results := g.nonces.db.SendBatch(ctx, &b)
 	err := readSpends(results, blocks)
 	if err == nil && len(accounts) > 0 {
 		err = readStandings(results, group)
+	}
+	if err == nil {
+		err = readClaims(results, group)
 	}
 	if err = errors.Join(err, results.Close()); err != nil {
 		return err
@@ -229,4 +238,27 @@ func readStandings(results pgx.BatchResults, group []*entry) error {
 		return nil
 	})
 	return err
+}
+
+// readClaims reads the authorizations asked for. One that is not there or cannot be understood is left to be asked for by
+// itself: it is not to keep others out.
+func readClaims(results pgx.BatchResults, group []*entry) error {
+	for _, e := range group {
+		if e.claim.IsZero() {
+			continue
+		}
+		rows, err := results.Query()
+		if err != nil {
+			return err
+		}
+		for rows.Next() {
+			if a, err := toAuthorization(rows); err == nil {
+				e.standing.Claim = &a
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -316,7 +316,7 @@ func (r *rig) nonce(t *testing.T) string {
 
 func (r *rig) admit(t *testing.T, s *store.Store, nonce string) bool {
 	t.Helper()
-	st, err := s.Admit(t.Context(), nonce, uid.UID{})
+	st, err := s.Admit(t.Context(), nonce, uid.UID{}, uid.UID{})
 	must(t, err)
 	return st.Fresh
 }
@@ -362,16 +362,34 @@ func TestNoncesAreTakenOnceAcrossBlocksAndSwept(t *testing.T) {
 func TestAdmissionTellsHowAnAccountStands(t *testing.T) {
 	r := newRig(t)
 	a := r.account(t)
-	st, err := r.Admit(t.Context(), r.nonce(t), a.ID)
+	st, err := r.Admit(t.Context(), r.nonce(t), a.ID, uid.UID{})
 	if err != nil || !st.Fresh || !st.Known || st.KeyID != a.KeyID || st.Deactivated {
 		t.Errorf("standing %+v, %v", st, err)
 	}
-	if st, err = r.Admit(t.Context(), r.nonce(t), uid.New(uid.Account, 1, r.Now())); err != nil || st.Known || !st.Fresh {
+	if st, err = r.Admit(t.Context(), r.nonce(t), uid.New(uid.Account, 1, r.Now()), uid.UID{}); err != nil || st.Known || !st.Fresh {
 		t.Errorf("nobody's standing %+v, %v", st, err)
 	}
 	a.Deactivated = r.Now()
 	must(t, r.UpdateAccount(t.Context(), a, fact(r, a.ID)))
-	if st, err = r.Admit(t.Context(), r.nonce(t), a.ID); err != nil || !st.Deactivated {
+	if st, err = r.Admit(t.Context(), r.nonce(t), a.ID, uid.UID{}); err != nil || !st.Deactivated {
 		t.Errorf("a deactivated account's standing %+v, %v", st, err)
+	}
+}
+
+func TestAdmissionReadsTheAuthorizationAskedFor(t *testing.T) {
+	r := newRig(t)
+	a := r.account(t)
+	z := r.order(t, a, "dns:a.demo.test").Authorizations[0]
+	st, err := r.Admit(t.Context(), r.nonce(t), a.ID, z.ID)
+	if err != nil || !st.Fresh || st.Claim == nil || st.Claim.ID != z.ID || st.Claim.Token != z.Token || st.Claim.Status(r.Now()) != acme.Pending {
+		t.Errorf("standing %+v, %v", st, err)
+	}
+	_, err = r.Settle(t.Context(), z.ID, false, acme.Validation{Method: acme.HTTP01, At: r.Now(), Evidence: "127.0.0.1:80"})
+	must(t, err)
+	if st, err = r.Admit(t.Context(), r.nonce(t), a.ID, z.ID); err != nil || st.Claim == nil || st.Claim.Status(r.Now()) != acme.Valid {
+		t.Errorf("standing %+v, %v", st, err)
+	}
+	if st, err = r.Admit(t.Context(), r.nonce(t), a.ID, uid.New(uid.Authorization, 1, r.Now())); err != nil || !st.Fresh || st.Claim != nil {
+		t.Errorf("of what is not there: %+v, %v", st, err)
 	}
 }
