@@ -46,13 +46,35 @@ func (s *Server) Respond(ctx context.Context, h Holder, id uid.UID, m Method) (A
 	a.Attempt = &Attempt{Method: m, Asked: s.Now().UTC().Truncate(time.Microsecond)}
 	j, first := s.pending.join(&job{Task: Task{a, h.Scope, h.Thumbprint}, ended: make(chan struct{})})
 	if first {
-		select {
-		case s.jobs <- j:
-		default: // too much at once: whoever has room takes it over
-			s.finish(j, nil)
+		if done, err := s.start(ctx, h, j); done.Validation != nil || err != nil {
+			return done, err
 		}
 	}
 	return s.await(ctx, j)
+}
+
+// start gives j to a worker, unless an earlier job ended between our look and now: then it returns what that one found. An
+// outcome is remembered before its job leaves pending, so one more look suffices.
+func (s *Server) start(ctx context.Context, h Holder, j *job) (Authorization, error) {
+	id := j.Authorization.ID
+	a, known := s.memory.claim(id, h.ID)
+	if !known {
+		var err error
+		if a, err = s.Authorization(ctx, h, id); err != nil {
+			s.finish(j, nil)
+			return Authorization{}, err
+		}
+	}
+	if a.Validation != nil {
+		s.finish(j, a.Validation)
+		return a, nil
+	}
+	select {
+	case s.jobs <- j:
+	default: // too much at once: whoever has room takes it over
+		s.finish(j, nil)
+	}
+	return a, nil
 }
 
 // await gives a quick validation the time to end, and records the attempt if it does not.
