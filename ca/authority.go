@@ -108,6 +108,9 @@ func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
 }
 
 func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, above *authorities) (*Authority, error) {
+	if row.Site != a.Site {
+		return nil, fmt.Errorf("it is of site %d, and this is site %d: each site has a database of its own; check the configuration", row.Site, a.Site)
+	}
 	x, err := x509.ParseCertificate(row.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("reading its certificate: %w", err)

@@ -82,6 +82,9 @@ func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (i
 			Remedy: "use an identity of that scope or one above it",
 		}
 	}
+	if in.Scope.IsPlatform() && !who.Operator {
+		return identity.ID{}, operatorsOnly("inviting")
+	}
 	p, err := ProfileByName(in.Profile)
 	if err != nil {
 		return identity.ID{}, err

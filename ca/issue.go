@@ -80,6 +80,9 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 			Remedy: "use an identity of that scope or one above it",
 		}
 	}
+	if req.Scope.IsPlatform() && !who.Operator && req.What != audit.Renew {
+		return plan{}, operatorsOnly("issuing")
+	}
 	chain, err := a.Scopes.Chain(ctx, req.Scope)
 	if err != nil {
 		return plan{}, fmt.Errorf("reading the name rights of %s: %w", req.Scope, err)
@@ -107,6 +110,12 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 		return plan{}, err
 	}
 	return plan{profile: p, authority: auth, template: auth.templates[p.Name], names: names, role: role, life: life}, nil
+}
+
+// operatorsOnly refuses what only operators do in the platform's scope: its workloads are not each other's issuers, or one of
+// them could make itself an operator.
+func operatorsOnly(what string) error {
+	return &policy.Refusal{What: what + " in platform", Rule: "operators alone issue for the platform", Remedy: "ask an operator"}
 }
 
 // ours refuses identities of another trust domain: nobody would know whose word they are (SPIFFE-ID §2.1).

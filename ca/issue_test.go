@@ -59,18 +59,19 @@ func TestIssueRefuses(t *testing.T) {
 		who  identity.Caller
 		edit func(*ca.Request)
 	}{
-		"nobody":                    {identity.Caller{}, func(*ca.Request) {}},
-		"another tenant":            {pkitest.Workload(pkitest.Scope("other"), "x"), func(*ca.Request) {}},
-		"a child for its parent":    {demo, func(r *ca.Request) { r.Scope = pkitest.Scope("demo/shop") }},
-		"a tenant for the platform": {demo, func(r *ca.Request) { r.Scope = identity.Platform }},
-		"unknown profile":           {demo, func(r *ca.Request) { r.Profile = "root" }},
-		"own profiles":              {demo, func(r *ca.Request) { r.Profile = "ocsp-responder" }},
-		"authority profile":         {demo, func(r *ca.Request) { r.Profile = "authority" }},
-		"a name outside":            {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "dns:evil.test") }},
-		"one name of two outside":   {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "dns:a.demo.test", "dns:evil.test") }},
-		"an address outside":        {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "ip:10.0.0.1") }},
-		"no name":                   {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key) }},
-		"a name in the subject":     {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "cn:b.demo.test", "dns:a.demo.test") }},
+		"nobody":                               {identity.Caller{}, func(*ca.Request) {}},
+		"another tenant":                       {pkitest.Workload(pkitest.Scope("other"), "x"), func(*ca.Request) {}},
+		"a child for its parent":               {demo, func(r *ca.Request) { r.Scope = pkitest.Scope("demo/shop") }},
+		"a tenant for the platform":            {demo, func(r *ca.Request) { r.Scope = identity.Platform }},
+		"a platform workload for the platform": {pkitest.Workload(identity.Platform, "x"), func(r *ca.Request) { r.Scope = identity.Platform }},
+		"unknown profile":                      {demo, func(r *ca.Request) { r.Profile = "root" }},
+		"own profiles":                         {demo, func(r *ca.Request) { r.Profile = "ocsp-responder" }},
+		"authority profile":                    {demo, func(r *ca.Request) { r.Profile = "authority" }},
+		"a name outside":                       {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "dns:evil.test") }},
+		"one name of two outside":              {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "dns:a.demo.test", "dns:evil.test") }},
+		"an address outside":                   {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "ip:10.0.0.1") }},
+		"no name":                              {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key) }},
+		"a name in the subject":                {demo, func(r *ca.Request) { r.CSR = pkitest.CSR(t, key, "cn:b.demo.test", "dns:a.demo.test") }},
 		"an identity as server": {demo, func(r *ca.Request) {
 			r.CSR = pkitest.CSR(t, key, "dns:a.demo.test", "uri:spiffe://segl.test/tenant/demo/project/shop/environment/dev/web")
 		}},

@@ -267,12 +267,14 @@ BEGIN
             upper := '\x' || lpad(to_hex(entry.kind), 2, '0') || lpad(to_hex(for_site), 2, '0') || lpad(to_hex((for_epoch + 1) * length), 8, '0');
         END IF;
         CONTINUE WHEN to_regclass(child) IS NOT NULL;
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)', child, entry.parent, lower, upper);
+        -- Made apart and then attached: writers of the parent are not kept waiting, nor can they deadlock with this.
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL EXCLUDING IDENTITY)', child, entry.parent);
         IF entry.reference IS NOT NULL THEN
             EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I FOREIGN KEY (serial) REFERENCES %I (serial)',
                 child, entry.parent || '_needs_' || entry.reference,
                 format('%s_%s_s%s_e%s', entry.reference, to_hex(entry.kind), for_site, for_epoch));
         END IF;
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', entry.parent, child, lower, upper);
         made := made + 1;
     END LOOP;
     RETURN made;

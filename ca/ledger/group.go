@@ -41,6 +41,9 @@ type group[T any] struct {
 	turn      chan struct{} // holds one token while a batch that is not large is being committed
 	run       func(context.Context, []*asked[T]) error
 	wait      sync.WaitGroup
+
+	mu     sync.RWMutex // guards closed, and the queue against being closed under a sender
+	closed bool
 }
 
 func newGroup[T any](run func(context.Context, []*asked[T]) error) *group[T] {
@@ -55,10 +58,8 @@ func newGroup[T any](run func(context.Context, []*asked[T]) error) *group[T] {
 // unknown to this caller.
 func (g *group[T]) do(ctx context.Context, write T) error {
 	a := &asked[T]{ctx: ctx, write: write, done: make(chan struct{})}
-	select {
-	case g.queue <- a:
-	default:
-		return fmt.Errorf("%w: %d writes are already waiting", ca.ErrUnavailable, groupQueue)
+	if err := g.enqueue(a); err != nil {
+		return err
 	}
 	select {
 	case <-a.done:
@@ -73,9 +74,27 @@ func (g *group[T]) do(ctx context.Context, write T) error {
 	}
 }
 
-// close ends the group after everything queued is answered. Nobody may call do any more.
+func (g *group[T]) enqueue(a *asked[T]) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.closed {
+		return fmt.Errorf("%w: the ledger is closed", ca.ErrUnavailable)
+	}
+	select {
+	case g.queue <- a:
+		return nil
+	default:
+		return fmt.Errorf("%w: %d writes are already waiting", ca.ErrUnavailable, groupQueue)
+	}
+}
+
+// close ends the group after everything queued is answered. Who comes later, as a request that outlived the drain, is told
+// so.
 func (g *group[T]) close() {
+	g.mu.Lock()
+	g.closed = true
 	close(g.queue)
+	g.mu.Unlock()
 	g.wait.Wait()
 }
 

@@ -50,7 +50,7 @@ func (l *Ledger) revoke(ctx context.Context, batch []*asked[ca.Revocation]) erro
 			INSERT INTO blocked_key (key, serial, at)
 			SELECT DISTINCT ON (key) key, serial, at
 			FROM   ask
-			WHERE  key IS NOT NULL AND serial IN (SELECT serial FROM done)
+			WHERE  key IS NOT NULL AND authority IS NOT NULL AND caller_revoked IS NULL -- also where another reason came first
 			ON     CONFLICT DO NOTHING
 		)
 		SELECT ask.authority IS NOT NULL,

@@ -183,6 +183,9 @@ func (p *plan) queryOf(r *http.Request) (url.Values, error) {
 	return q, nil
 }
 
+// platform is how the operators' own scope is written (identity.Platform).
+const platform = "platform"
+
 func (f *field) value(c *call, query url.Values) string {
 	var s string
 	switch f.from {
@@ -197,6 +200,9 @@ func (f *field) value(c *call, query url.Values) string {
 			} else if v != "" {
 				s = v
 			}
+		}
+		if len(f.names) > 1 && s == platform {
+			s += "/" // no tenant is called so, and its path must not lead to the platform's own scope
 		}
 	}
 	if s == "" {

@@ -71,12 +71,16 @@ func ReadPassphrase(path string) (Passphrase, error) {
 // CreatePassphrase writes a new random passphrase of 130 bits into a file only its owner may read, durably. It never
 // replaces a file: the error is then fs.ErrExist.
 func CreatePassphrase(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".passphrase-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("making passphrase: %w", err)
 	}
+	defer os.Remove(f.Name()) //nolint:errcheck // its other name stays
 	_, err = f.WriteString(rand.Text() + "\n")
-	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path))); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(f.Name(), path) // whole or not at all, whenever we are killed; and never in place of another
+	}
+	if err := errors.Join(err, syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("making passphrase: %w", err)
 	}
 	return nil

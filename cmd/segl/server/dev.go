@@ -55,11 +55,6 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the data directory: %w", err)
 	}
-	last := filepath.Join(dir, envFile+".last") // whoever waits for dev.env must not find that of a run gone by
-	if err := os.Rename(filepath.Join(dir, envFile), last); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("putting the last run's %s aside: %w", envFile, err)
-	}
-	before := readEnv(last)
 	database := o.DatabaseURL
 	if database == "" {
 		pg, err := cluster.Start(ctx, cluster.Config{Dir: filepath.Join(dir, "postgres"), Log: log})
@@ -76,6 +71,11 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 		}()
 		ctx = alive
 	}
+	last := filepath.Join(dir, envFile+".last") // whoever waits for dev.env must not find that of a run gone by
+	if err := os.Rename(filepath.Join(dir, envFile), last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("putting the last run's %s aside: %w", envFile, err)
+	}
+	before := readEnv(last)
 	passphrase := filepath.Join(dir, "passphrase")
 	if err := softkms.CreatePassphrase(passphrase); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err

@@ -247,12 +247,14 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	}
 	failed := make(chan error, 1)
 	background.Go(func() {
-		if err := s.answering(ctx); err != nil {
-			failed <- err
-			stop()
-			return
+		err := s.answering(ctx)
+		if err == nil {
+			err = ready(s.listen.addresses(s.cfg))
 		}
-		failed <- ready(s.listen.addresses(s.cfg))
+		failed <- err
+		if err != nil {
+			stop() // nobody would ever hear of it
+		}
 	})
 	err = web.Run(ctx, s.health, web.Drain{Within: s.cfg.Drain}, all...)
 	select {
