@@ -27,6 +27,7 @@ import (
 	"codeberg.org/dataverket/segl/acme/validate"
 	"codeberg.org/dataverket/segl/acme/validate/dnstest"
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/uid"
@@ -121,7 +122,7 @@ func (s *site) replica(t testing.TB, o options) *replica {
 func (r *replica) serve(t testing.TB, ln net.Listener, d web.Door, idle bool) {
 	t.Helper()
 	key := pkitest.Key(t)
-	c, err := r.site.Issue(t.Context(), pkitest.Workload(pkitest.Scope("platform"), "segl"), ca.Request{
+	c, err := r.site.Issue(t.Context(), identity.System("test"), ca.Request{
 		Scope: pkitest.Scope("platform"), Profile: "server", CSR: pkitest.CSR(t, key, "ip:127.0.0.1"),
 	})
 	must(t, err)
