@@ -20,7 +20,7 @@ import (
 )
 
 // Found makes what a new site lacks: a root, and an authority below it for every purpose. What is there already stays as it
-// is, so it may be repeated, also after a crash half-way; replicas run it one at a time (a duty of cmd's). Keys are
+// is, so it may be repeated, also after a crash half-way; replicas run it one at a time (cmd sees to that). Keys are
 // made before the certificates that name them.
 func (a *CA) Found(ctx context.Context, keyring kms.Keyring) error {
 	if err := a.Load(ctx, keyring); err != nil {

@@ -38,7 +38,7 @@ func (v *Validator) http01(ctx context.Context, c acme.Check) (acme.Evidence, *a
 		}
 		if answer.location == "" {
 			seen.Remote = answer.remote
-			return seen, judge(answer, at, c)
+			return seen, judge(answer, at, seen, c)
 		}
 		if len(seen.Via) == maxRedirects {
 			return acme.Evidence{}, refuse(acme.Connection, "fetching %s: more than %d redirects", at, maxRedirects)
@@ -50,18 +50,22 @@ func (v *Validator) http01(ctx context.Context, c acme.Check) (acme.Evidence, *a
 	}
 }
 
-// judge compares the last answer with the key authorization.
-func judge(a answer, at hop, c acme.Check) *acme.Problem {
-	if a.status != http.StatusOK {
-		return refuse(acme.Unauthorized, "fetching %s from %s: status %d, want 200 (RFC 8555 §8.3)", at, a.remote, a.status)
-	}
+// judge compares the last answer with the key authorization. After a redirect it says nothing of what it read: whoever sent
+// us there could else see, through us, what only we can reach.
+func judge(a answer, at hop, seen acme.Evidence, c acme.Check) *acme.Problem {
 	// RFC 8555 §8.3: "The server SHOULD ignore whitespace characters at the end of the body."
 	got := strings.TrimRight(a.body, " \t\r\n")
-	if subtle.ConstantTimeCompare([]byte(got), []byte(c.KeyAuthorization)) != 1 {
-		return refuse(acme.IncorrectResponse, "%s at %s holds %q, want the key authorization %q (RFC 8555 §8.3)", at, a.remote,
-			printable(got), c.KeyAuthorization)
+	matches := subtle.ConstantTimeCompare([]byte(got), []byte(c.KeyAuthorization)) == 1
+	switch {
+	case a.status == http.StatusOK && matches:
+		return nil
+	case len(seen.Via) > 0:
+		return refuse(acme.IncorrectResponse, "%s, where redirects led, does not hold the key authorization %q (RFC 8555 §8.3)", at, c.KeyAuthorization)
+	case a.status != http.StatusOK:
+		return refuse(acme.Unauthorized, "fetching %s from %s: status %d, want 200 (RFC 8555 §8.3)", at, a.remote, a.status)
 	}
-	return nil
+	return refuse(acme.IncorrectResponse, "%s at %s holds %q, want the key authorization %q (RFC 8555 §8.3)", at, a.remote,
+		printable(got), c.KeyAuthorization)
 }
 
 // A hop is one URL of the way, with the name and port that are connected to.

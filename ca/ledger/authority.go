@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -169,4 +170,21 @@ func (l *Ledger) EpochsAhead(ctx context.Context, now time.Time) (ahead int, err
 		WHERE  to_regclass('intent_10_s' || $1::integer || '_e' || e) IS NOT NULL`,
 		int(l.site), int(uid.EpochOf(now)), epochsAhead).Scan(&ahead)
 	return ahead, err
+}
+
+// Alone runs do while no other replica runs anything of that name: a lock that ends with the connection, whatever happens.
+func (l *Ledger) Alone(ctx context.Context, name string, do func(context.Context) error) error {
+	conn, err := l.db.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(hashtext($1))`, name); err != nil {
+		return fmt.Errorf("waiting for another replica's %s: %w", name, err)
+	}
+	err = do(ctx)
+	if _, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(hashtext($1))`, name); unlock != nil {
+		conn.Conn().Close(context.WithoutCancel(ctx)) //nolint:errcheck // that ends the lock as well
+	}
+	return err
 }

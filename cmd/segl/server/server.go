@@ -187,7 +187,7 @@ func (s *Server) openCA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.ca.Found(ctx, s.keyring); err != nil {
+	if err := s.ledger.Alone(ctx, "found", func(ctx context.Context) error { return s.ca.Found(ctx, s.keyring) }); err != nil {
 		return err
 	}
 	s.standing = ca.NewStanding(observed, s.now)
