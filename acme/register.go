@@ -75,7 +75,10 @@ type Change struct {
 
 // Update changes h's account.
 func (s *Server) Update(ctx context.Context, h Holder, c Change) (Account, error) {
-	a := h.Account
+	a, err := s.read(ctx, h.ID) // what is remembered of contacts may be older than what another replica was told
+	if err != nil {
+		return Account{}, err
+	}
 	now := s.Now()
 	f := audit.Fact{At: now, Who: h.Caller(), Scope: h.Scope, What: audit.AccountChanged, Subject: a.ID.String()}
 	switch {

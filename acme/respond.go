@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -187,6 +188,11 @@ func (s *Server) TakeOver(ctx context.Context) error {
 func (s *Server) validate(ctx context.Context, j *job) (err error) {
 	var v *Validation
 	defer func() { s.finish(j, v) }()
+	defer func() { // what a stranger's server answers must not end the process
+		if r := recover(); r != nil {
+			err = fmt.Errorf("validating %s panicked: %v\n%s", j.Authorization.ID, r, debug.Stack())
+		}
+	}()
 	a := j.Authorization
 	m := a.Attempt.Method
 	if !slices.Contains(MethodsFor(a.Name), m) {
