@@ -28,7 +28,6 @@ import (
 	"codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/ca/crl"
 	"codeberg.org/dataverket/segl/ca/ocsp"
-	"codeberg.org/dataverket/segl/internal/audit/trail"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
@@ -77,7 +76,7 @@ func newRig(t testing.TB) *rig {
 	})
 	r.operator = r.serve(t, "operator", host, metrics, func(url string) []web.Door {
 		return []web.Door{
-			api.Operator(api.Config{CA: r.CA, URL: url, Below: below(), Facts: trail.New(r.DB), Serials: r.Ledger}),
+			api.Operator(api.Config{CA: r.CA, URL: url, Below: below(), Facts: r.Ledger, Serials: r.Ledger}),
 			scopesapi.Operator(r.Scopes, below()),
 		}
 	})

@@ -74,11 +74,6 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"acme", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
 			[]string{pgx},
 		},
-		"internal/audit/trail": {
-			Adapter,
-			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/postgres"},
-			[]string{pgx},
-		},
 		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
 		"acme/validate": {Adapter, []string{"acme", "internal/cert"}, []string{"github.com/miekg/dns"}},
 		"kms/softkms":   {Adapter, []string{"kms", "internal/postgres"}, []string{pgx}},

@@ -120,7 +120,8 @@ func (s *Server) openLedger(ctx context.Context) error {
 	return s.ownRights(ctx)
 }
 
-// ownRights lets the platform bear the names of its own listeners, and no others.
+// ownRights lets the platform bear the names of its own listeners. Names of former URLs stay until an operator takes them
+// away.
 func (s *Server) ownRights(ctx context.Context) error {
 	want := policy.Rights{DNS: []string{}, IP: []string{}, SPIFFE: []string{"*"}}
 	for _, name := range s.ownNames() {

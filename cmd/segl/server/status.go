@@ -22,8 +22,8 @@ type status struct {
 	responder *ocsp.Responder
 }
 
-// openStatus makes the lists that are missing before anything is issued: a certificate never names a list that is not
-// there.
+// openStatus makes the lists that are missing before anybody is served: a certificate that leaves never names a list that
+// is not there.
 func (s *Server) openStatus(ctx context.Context) error {
 	s.status = &status{lists: crl.Config{Shards: s.ledger, Authorities: s.signers, Now: s.now}}
 	builder := crl.New(s.status.lists)

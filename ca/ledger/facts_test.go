@@ -1,11 +1,10 @@
-package trail_test
+package ledger_test
 
 import (
 	"testing"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/audit"
-	"codeberg.org/dataverket/segl/internal/audit/trail"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 )
@@ -13,7 +12,7 @@ import (
 // Who goes on from the last fact read sees each once, also those whose transaction took longest.
 func TestNoFactIsMissedForCommittingLate(t *testing.T) {
 	h := pkitest.New(t)
-	r := trail.New(h.DB)
+	r := h.Ledger
 	ctx := t.Context()
 	fact := func(subject string) audit.Fact {
 		return audit.Fact{At: h.Now(), Who: identity.System("test"), Scope: pkitest.Demo, What: "test.late", Subject: subject, Why: "because"}
@@ -53,7 +52,7 @@ func TestNoFactIsMissedForCommittingLate(t *testing.T) {
 
 func TestFactsAreSelected(t *testing.T) {
 	h := pkitest.New(t)
-	r := trail.New(h.DB)
+	r := h.Ledger
 	for path, what := range map[string]string{"demo/shop": "test.a", "demo": "test.b", "other": "test.a"} {
 		f := audit.Fact{At: h.Now(), Who: identity.System(path), Scope: pkitest.Scope(path), What: what, Refused: path == "other"}
 		_, err := h.DB.Exec(t.Context(), audit.Insert, audit.Columns(f)...)
@@ -74,12 +73,5 @@ func TestFactsAreSelected(t *testing.T) {
 		if got, err := r.Read(t.Context(), c.q); err != nil || len(got) != c.want {
 			t.Errorf("%s: %d facts, %v, want %d", name, len(got), err, c.want)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
