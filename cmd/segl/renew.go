@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"net/http"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"codeberg.org/dataverket/segl/ca/api"
-	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 )
@@ -80,7 +77,7 @@ func (p *program) renew(ctx context.Context, r renewal) error {
 	if r.reuse {
 		issued, err := p.successor(ctx, remote, old)
 		if err != nil {
-			return p.explainRenewal(err, from)
+			return explainRenewal(err)
 		}
 		if err := to.InstallWith([]byte(issued.Certificate), old); err != nil {
 			return err
@@ -95,7 +92,7 @@ func (p *program) renew(ctx context.Context, r renewal) error {
 		return err
 	}
 	issued, err := p.successor(ctx, remote, key)
-	return p.install(to, key, issued, p.explainRenewal(err, from))
+	return p.install(to, key, issued, explainRenewal(err))
 }
 
 // finish finishes a renewal in place that was cut short between its two files, and reports whether there was one.
@@ -133,23 +130,14 @@ func (p *program) successor(ctx context.Context, remote *client.Client, key cryp
 }
 
 // explainRenewal adds to a refusal what is to be done in the place of renewing.
-func (p *program) explainRenewal(err error, shown keypair.Files) error {
+func explainRenewal(err error) error {
 	problem, ok := errors.AsType[*client.Problem](err)
 	if !ok {
 		return err
 	}
 	f := &failure{code: problemCode(problem.Status), err: err, hint: problemHint(problem)}
-	certs, rerr := chain.Read(shown.Chain)
-	switch {
-	case client.Named(err, "already-done"):
+	if client.Named(err, "already-done") {
 		return f.hinted("somebody renewed it with another key: if that was not you, revoke both; else use that one, or enroll again")
-	case rerr == nil && client.Named(err, "certificate-required") && !forClients(certs[0]):
-		return f.hinted("this one is for servers only and cannot be shown: issue it anew with segl cert issue --out, which replaces the pair")
 	}
 	return f
-}
-
-// forClients reports whether c may be shown to a server (RFC 5280 §4.2.1.12).
-func forClients(c *x509.Certificate) bool {
-	return slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }

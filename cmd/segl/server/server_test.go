@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -195,3 +197,54 @@ func TestEveryMeasureIsExplained(t *testing.T) {
 
 // vectors have no value until something happened.
 var vectors = map[string]bool{"segl_certificates_revoked_total": true, "segl_refusals_total": true}
+
+func TestTheFirstOperatorNeedsNoServer(t *testing.T) {
+	cfg := configure(t, postgrestest.New(t))
+	prefix := filepath.Join(t.TempDir(), "op")
+	if _, err := server.AddOperator(t.Context(), cfg, "alice", prefix, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "urls.public") {
+		t.Fatalf("%v, want urls.public asked for", err)
+	}
+	cfg.URLs.Public = "http://status.segl.test"
+	if _, err := server.AddOperator(t.Context(), cfg, "alice", prefix, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(prefix+".pem", prefix+"-key.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, _ := run(t, cfg)
+	ask := func(pair ...tls.Certificate) int {
+		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			RootCAs: roots(t, at), Certificates: pair, MinVersion: tls.VersionTLS13,
+		}}}
+		res, err := client.Get(at.Operator + "/v1/tenants") //nolint:noctx // it has a timeout
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close() //nolint:errcheck // only its status is read
+		return res.StatusCode
+	}
+	if code := ask(pair); code != http.StatusOK {
+		t.Errorf("the operator is answered %d", code)
+	}
+	if code := ask(); code != http.StatusUnauthorized {
+		t.Errorf("nobody is answered %d, want 401", code)
+	}
+}
+
+// roots asks the private listener's neighbour, by its real address: the public URL of this test leads nowhere.
+func roots(t *testing.T, at server.Addresses) *x509.CertPool {
+	t.Helper()
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(at.Operator, "https://"), &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // to learn what is shown, not to trust it
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // only read
+	pool := x509.NewCertPool()
+	for _, c := range conn.ConnectionState().PeerCertificates {
+		pool.AddCert(c)
+	}
+	return pool
+}
