@@ -104,6 +104,9 @@ func parse(url string) (*pgxpool.Config, error) {
 		// Statements are few, prepared, and look rows up by identifiers that prune partitions as they run: one plan serves every
 		// call. Left to choose, the server plans the batch statements anew each time, which costs as much as running them.
 		"plan_cache_mode": "force_generic_plan",
+		// What is planned while a week's partition is young, and small enough to be read whole, stays when it is not: look-ups
+		// go by their index from the first row on. A table without one is read as before.
+		"enable_seqscan": "off",
 	}
 	for name, value := range defaults {
 		if _, ok := cc.RuntimeParams[name]; !ok {
