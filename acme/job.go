@@ -12,7 +12,7 @@ type job struct {
 	ended chan struct{} // closed when over
 
 	mu      sync.Mutex  // held while the attempt is recorded and while it is settled: never both at once
-	queued  bool        // the attempt is recorded
+	queued  Queued      // the attempt is recorded
 	over    bool        // nobody is at it any more
 	outcome *Validation // recorded, and the one that counts
 }
@@ -49,3 +49,6 @@ func (s *Server) finish(j *job, v *Validation) {
 	s.pending.mu.Unlock()
 	close(j.ended)
 }
+
+// Queued says whether an attempt is recorded, and so stands in the queue that other replicas read.
+type Queued bool

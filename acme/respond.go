@@ -109,7 +109,7 @@ func (s *Server) await(ctx context.Context, j *job) (Authorization, error) {
 	if err != nil {
 		return Authorization{}, fmt.Errorf("recording an answer to authorization %s: %w", ask.Authorization, err)
 	}
-	j.queued = j.queued || ours || a.Attempt != nil
+	j.queued = j.queued || Queued(ours || a.Attempt != nil)
 	return a, nil
 }
 

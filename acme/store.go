@@ -51,7 +51,7 @@ type Store interface {
 	Release(ctx context.Context, id uid.UID) error
 	// Settle records how a validation ended, and facts, and takes it off the queue if queued says that it is there. If it
 	// ended before, nothing else changes, and it returns false.
-	Settle(ctx context.Context, id uid.UID, queued bool, v Validation, facts ...audit.Fact) (bool, error)
+	Settle(ctx context.Context, id uid.UID, queued Queued, v Validation, facts ...audit.Fact) (bool, error)
 
 	// Finalize records the key of an order. Claimed: it was the first. KeyOfAccount: the key is some account's, and nothing
 	// was recorded.

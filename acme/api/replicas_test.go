@@ -223,7 +223,7 @@ func TestReplicasThatValidateTheSameTellOneOutcome(t *testing.T) {
 // forgetful is a database that takes no outcome.
 type forgetful struct{ acme.Store }
 
-func (forgetful) Settle(context.Context, uid.UID, bool, acme.Validation, ...audit.Fact) (bool, error) {
+func (forgetful) Settle(context.Context, uid.UID, acme.Queued, acme.Validation, ...audit.Fact) (bool, error) {
 	return false, errors.New("lost")
 }
 

@@ -188,7 +188,7 @@ func (s *Store) Release(ctx context.Context, id uid.UID) error {
 }
 
 // Settle implements acme.Store. Facts are written by whoever's outcome counts.
-func (s *Store) Settle(ctx context.Context, id uid.UID, queued bool, v acme.Validation, facts ...audit.Fact) (bool, error) {
+func (s *Store) Settle(ctx context.Context, id uid.UID, queued acme.Queued, v acme.Validation, facts ...audit.Fact) (bool, error) {
 	var evidence *string
 	var problem []byte
 	if v.Problem == nil {

@@ -77,8 +77,14 @@ func TestAnEmptyListAllowsNothing(t *testing.T) {
 
 func TestCompileRefusesWhatItCannotMatch(t *testing.T) {
 	for _, r := range []policy.Rights{
-		{DNS: []string{"a..b"}}, {DNS: []string{"a.*.b"}}, {DNS: []string{""}}, {DNS: []string{".demo.test"}},
-		{IP: []string{"127.0.0.0/99"}}, {IP: []string{"localhost"}}, {SPIFFE: []string{"a/b"}}, {SPIFFE: []string{""}},
+		{DNS: []string{"a..b"}},
+		{DNS: []string{"a.*.b"}},
+		{DNS: []string{""}},
+		{DNS: []string{".demo.test"}},
+		{IP: []string{"127.0.0.0/99"}},
+		{IP: []string{"localhost"}},
+		{SPIFFE: []string{"a/b"}},
+		{SPIFFE: []string{""}},
 	} {
 		if _, err := policy.Compile(identity.Platform, r); err == nil {
 			t.Errorf("compiled %+v", r)
