@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"net/netip"
 
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -19,15 +18,6 @@ const (
 	DNS01     Method = "dns-01"      // RFC 8555 §8.4
 	TLSALPN01 Method = "tls-alpn-01" // RFC 8737
 )
-
-// ParseMethod reads a challenge type.
-func ParseMethod(s string) (Method, error) {
-	switch m := Method(s); m {
-	case HTTP01, DNS01, TLSALPN01:
-		return m, nil
-	}
-	return "", fmt.Errorf("challenge type %.40q: want http-01, dns-01 or tls-alpn-01", s)
-}
 
 // MethodsFor returns the methods that may prove control of name, in the order in which they are offered.
 func MethodsFor(name cert.Name) []Method {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -87,6 +88,9 @@ func severity(e *pgconn.PgError) string {
 }
 
 func connectionLost(err error) bool {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return false // the errno in it would pass for a net.Error: a file is amiss, not the server
+	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
