@@ -38,6 +38,8 @@ begins with "ready". SIGTERM stops it.`,
 	f.StringVar(&o.Listen.Operator, "operator", "127.0.0.1:9443", "serve operators at `ADDRESS`")
 	f.StringVar(&o.Listen.Public, "public", "127.0.0.1:8080", "serve CRL, OCSP, issuers and roots at `ADDRESS`, plain HTTP")
 	f.StringVar(&o.Listen.Private, "private", "127.0.0.1:9090", "serve health, metrics and profiles at `ADDRESS`, plain HTTP, loopback")
+	f.StringVar(&o.URLs.Service, "service-url", "", "hand out `URL` as the service listener's, where a proxy stands before it")
+	f.StringVar(&o.URLs.Public, "public-url", "", "hand out `URL` as the public listener's; it stands in certificates")
 	f.StringVar(&o.DatabaseURL, "database-url", "", "use the Postgres at `URL` in place of a private one")
 	f.IntVar(&o.ACME.HTTPPort, "acme-http-port", 80, "validate http-01 at `PORT` (for tests)")
 	f.IntVar(&o.ACME.TLSPort, "acme-tls-port", 443, "validate tls-alpn-01 at `PORT` (for tests)")

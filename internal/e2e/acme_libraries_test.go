@@ -134,7 +134,13 @@ func (c xclient) order(ctx context.Context, d *desk, name string, key *ecdsa.Pri
 			return nil, err
 		}
 	}
-	if o, err = c.WaitOrder(ctx, o.URI); err != nil {
+	return c.finish(ctx, o, name, key)
+}
+
+// finish waits until an order is ready and fetches its certificate.
+func (c xclient) finish(ctx context.Context, o *xacme.Order, name string, key *ecdsa.PrivateKey) ([]byte, error) {
+	o, err := c.WaitOrder(ctx, o.URI)
+	if err != nil {
 		return nil, err
 	}
 	csr, err := e2e.Order{Names: []string{name}}.Request(key)
@@ -154,6 +160,15 @@ func (c xclient) order(ctx context.Context, d *desk, name string, key *ecdsa.Pri
 }
 
 func (c xclient) prove(ctx context.Context, d *desk, url string) error {
+	if err := c.accept(ctx, d, url); err != nil {
+		return err
+	}
+	_, err := c.WaitAuthorization(ctx, url)
+	return err
+}
+
+// accept puts the answer to a challenge there and says so.
+func (c xclient) accept(ctx context.Context, d *desk, url string) error {
 	z, err := c.GetAuthorization(ctx, url)
 	if err != nil {
 		return err
@@ -167,10 +182,7 @@ func (c xclient) prove(ctx context.Context, d *desk, url string) error {
 			return err
 		}
 		d.answers.Store(z.Identifier.Value+c.HTTP01ChallengePath(ch.Token), body)
-		if _, err := c.Accept(ctx, ch); err != nil {
-			return err
-		}
-		_, err = c.WaitAuthorization(ctx, url)
+		_, err = c.Accept(ctx, ch)
 		return err
 	}
 	return errors.New("no http-01 challenge")

@@ -36,6 +36,14 @@ type acmeSite struct {
 }
 
 func newACMESite(t *testing.T) *acmeSite {
+	s, flags := newACMEWorld(t)
+	s.Segl = e2e.Start(t, flags...)
+	s.root = s.webroot(t, "127.0.0.1")
+	return s
+}
+
+// newACMEWorld is a site before its segl, which is to be started with the flags.
+func newACMEWorld(t *testing.T) (*acmeSite, []string) {
 	s := &acmeSite{dns: dnstest.New(t), web: map[string]http.Handler{}, tls: map[string]string{}}
 	web, alpn := listenLoopback(t), listenLoopback(t)
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
@@ -47,9 +55,7 @@ func newACMESite(t *testing.T) *acmeSite {
 		alpn.Close()
 		all.Wait()
 	})
-	s.Segl = e2e.Start(t, "--acme-http-port", portOf(web), "--acme-tls-port", portOf(alpn), "--acme-resolver", s.dns.Addr)
-	s.root = s.webroot(t, "127.0.0.1")
-	return s
+	return s, []string{"--acme-http-port", portOf(web), "--acme-tls-port", portOf(alpn), "--acme-resolver", s.dns.Addr}
 }
 
 func listenLoopback(t *testing.T) net.Listener {

@@ -172,7 +172,7 @@ func checkURL(key string, s *string) error {
 	*s = strings.TrimRight(*s, "/")
 	u, err := url.Parse(*s)
 	want := "https"
-	if key == "urls.public" {
+	if strings.Contains(key, "public") {
 		want = "http" // RFC 5280 §8: a list fetched over https may need the very list to be fetched
 	}
 	if err != nil || u.Scheme != want || u.Host == "" || u.RawQuery != "" || u.User != nil {

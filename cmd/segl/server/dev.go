@@ -33,6 +33,7 @@ import (
 type DevOptions struct {
 	Data        string // directory of everything; made when missing
 	Listen      Listen
+	URLs        URLs   // handed out in place of the listeners' own addresses
 	DatabaseURL string // used in place of a private Postgres
 	ACME        ACME
 	Clock       time.Duration // added to the machine's clock
@@ -48,6 +49,11 @@ const (
 // Dev runs a whole segl in one process tree, on a private Postgres unless told otherwise, with tenant demo, project shop
 // and environment dev. When every listener answers it writes dev.env and one line, beginning "ready", to out.
 func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) error {
+	for flag, u := range map[string]*string{"service-url": &o.URLs.Service, "public-url": &o.URLs.Public} {
+		if err := checkURL(flag, u); err != nil {
+			return err
+		}
+	}
 	dir, err := filepath.Abs(o.Data)
 	if err != nil {
 		return fmt.Errorf("finding the data directory: %w", err)
@@ -76,13 +82,19 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 		return fmt.Errorf("putting the last run's %s aside: %w", envFile, err)
 	}
 	before := readEnv(last)
+	if o.URLs.Service != "" { // then it says nothing of where we listened
+		delete(before, "SEGL_URL")
+	}
+	if o.URLs.Public != "" {
+		delete(before, "SEGL_PUBLIC_URL")
+	}
 	passphrase := filepath.Join(dir, "passphrase")
 	if err := softkms.CreatePassphrase(passphrase); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	s, err := Open(ctx, Config{
 		Site: 1, TrustDomain: devDomain, Database: Database{URL: database}, PassphraseFile: passphrase,
-		Listen: o.Listen.again(before), ACME: o.ACME, LogLevel: o.LogLevel, clock: o.Clock, loopback: true,
+		Listen: o.Listen.again(before), URLs: o.URLs, ACME: o.ACME, LogLevel: o.LogLevel, clock: o.Clock, loopback: true,
 		names: []string{"127.0.0.1", "localhost", "::1"},
 	}, log)
 	if err != nil {
