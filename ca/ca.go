@@ -78,6 +78,7 @@ const (
 type CA struct {
 	Config
 	authorities atomic.Pointer[authorities]
+	renewals    renewals
 }
 
 // New returns a CA with no authority yet: Found or Load gives it some.

@@ -101,7 +101,7 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err != nil {
 		return plan{}, err
 	}
-	life, err := p.life(req.Life)
+	life, err := p.span(req, a.Now())
 	if err != nil {
 		return plan{}, err
 	}
@@ -136,7 +136,13 @@ func (a *CA) attempt(ctx context.Context, who identity.Caller, req Request, pl p
 		Serial: cert.NewSerial(a.Site, now), NotBefore: now.Add(-backdate(pl.life)),
 		SPKI: req.CSR.SPKI, CommonName: pl.role, Names: pl.names,
 	}
+	if !req.NotBefore.IsZero() {
+		v.NotBefore = req.NotBefore.Truncate(time.Second)
+	}
 	v.NotAfter = v.NotBefore.Add(pl.life - time.Second) // both ends count (RFC 5280 §4.1.2.5)
+	if !req.NotAfter.IsZero() {
+		v.NotAfter = req.NotAfter.Truncate(time.Second)
+	}
 	if err := pl.authority.holds(v.NotBefore, v.NotAfter); err != nil {
 		return Certificate{}, err
 	}
@@ -156,6 +162,7 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 	in := Intent{
 		Serial: v.Serial, Authority: pl.authority.ID, Scope: req.Scope, Profile: pl.profile.Name, NotAfter: v.NotAfter,
 		TBS: body, Key: req.CSR.KeyID, Caller: who.Serial, Origin: req.Origin, Attempt: pl.attempt,
+		Replaces: req.Replaces,
 	}
 	if err := a.Ledger.Intend(ctx, in); err != nil {
 		return Certificate{}, fmt.Errorf("recording the intent of %s: %w", in.Serial, err)

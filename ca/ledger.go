@@ -22,6 +22,7 @@ type Intent struct {
 	Caller    cert.Serial // refused once revoked; zero when the caller showed no certificate
 	Origin    Origin
 	Attempt   int
+	Replaces  cert.Serial // zero where it succeeds none, or none that is said
 }
 
 // A Completion is an intent's signature and the facts that become true with it.
@@ -93,6 +94,8 @@ type Ledger interface {
 	ByOrigin(ctx context.Context, id uid.UID) (Record, error)
 	// BySerial returns what became of an intent, or ErrNotFound.
 	BySerial(ctx context.Context, s cert.Serial) (Record, error)
+	// Renewal returns an intent with what moves its renewal at the time now, in one round trip, or ErrNotFound.
+	Renewal(ctx context.Context, s cert.Serial, now time.Time) (Renewal, error)
 	// Stands returns nil for a certificate that was issued and is not revoked, else ErrNotFound or ErrCallerRevoked.
 	Stands(ctx context.Context, s cert.Serial) error
 	// Select returns completed certificates.

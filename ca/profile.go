@@ -105,3 +105,35 @@ func (p *Profile) life(asked time.Duration) (time.Duration, error) {
 	}
 	return asked.Truncate(time.Second), nil
 }
+
+// span settles how long a certificate lives whose first or last second was asked for, or neither. It may begin as early as
+// any does, and may not reach further from now than the longest life: lists and the ledger keep what is that old.
+func (p *Profile) span(req Request, now time.Time) (time.Duration, error) {
+	if req.NotBefore.IsZero() && req.NotAfter.IsZero() {
+		return p.life(req.Life)
+	}
+	refuse := func(what, remedy string) (time.Duration, error) {
+		return 0, &policy.Refusal{What: what, Rule: "profile " + p.Name, Remedy: remedy}
+	}
+	from, to := req.NotBefore.Truncate(time.Second), req.NotAfter.Truncate(time.Second)
+	earliest := now.Add(-backdate(p.Default)).Truncate(time.Second)
+	latest := earliest.Add(p.Max - time.Second)
+	switch {
+	case req.Life != 0:
+		return refuse("a life beside a first or last second", "ask for one of them")
+	case !req.NotBefore.IsZero() && from.Before(earliest):
+		return refuse("a certificate from "+from.UTC().Format(time.RFC3339), "it may begin "+earliest.UTC().Format(time.RFC3339)+" or later; leave it out to begin now")
+	case req.NotBefore.IsZero():
+		from = earliest
+	case req.NotAfter.IsZero():
+		to = from.Add(min(p.Default, latest.Sub(from)) - time.Second)
+	}
+	life := to.Sub(from) + time.Second
+	switch {
+	case to.After(latest):
+		return refuse("a certificate until "+to.UTC().Format(time.RFC3339), "it may end "+latest.UTC().Format(time.RFC3339)+" at the latest")
+	case life < MinLife, life > p.Max, to.Before(now.Add(MinLife)):
+		return refuse("a life of "+life.String(), "ask for "+MinLife.String()+" to "+p.Max.String())
+	}
+	return life, nil
+}

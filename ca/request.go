@@ -37,7 +37,12 @@ type Request struct {
 	// Identity is asked for when the CSR names none; it belongs to Scope.
 	Identity identity.ID
 	Life     time.Duration // zero means the profile's default
-	Origin   Origin
+	// NotBefore and NotAfter, where not zero, are the first and the last second of the certificate, in place of Life: within
+	// what the profile allows, from now on.
+	NotBefore, NotAfter time.Time
+	Origin              Origin
+	// Replaces is the certificate that this one succeeds, where its requester said so, else zero (RFC 9773 §5).
+	Replaces cert.Serial
 	// What is the fact this issuance becomes; empty means audit.Issue.
 	What string
 	// Also are facts that become true with the certificate, in its transaction.

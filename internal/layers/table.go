@@ -25,9 +25,10 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/lint": {Domain, []string{"internal/cert", "internal/uid"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca": {
 			Domain,
-			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/lint", "ca/tbs"},
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/incident", "ca/lint", "ca/tbs"},
 			nil,
 		},
+		"ca/incident": {Domain, []string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"}, nil},
 		"acme": {
 			Domain,
 			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "ca"},
@@ -64,7 +65,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/ledger": {
 			Adapter,
 			[]string{
-				"ca", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
 				"internal/uid",
 			},
 			[]string{pgx},
@@ -86,7 +87,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/api": {
 			Door,
 			[]string{
-				"ca", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
 				"internal/web",
 			},
 			[]string{echo},

@@ -30,13 +30,16 @@ const (
 	Order         Kind = 0x20 // an ACME order
 	Authorization Kind = 0x21 // an ACME authorization
 	Account       Kind = 0x22 // an ACME account
+	Binding       Kind = 0x23 // a key of external accounts at ACME
+	Term          Kind = 0x24 // one certificate of an ACME order that renews itself
 	Enrolment     Kind = 0x30 // a one-time enrolment token
 	Request       Kind = 0x40 // a direct request that carries an Idempotency-Key
+	Incident      Kind = 0x50 // a choice of certificates to be renewed or revoked
 )
 
 func (k Kind) known() bool {
 	switch k {
-	case Certificate, Order, Authorization, Account, Enrolment, Request:
+	case Certificate, Order, Authorization, Account, Binding, Term, Enrolment, Request, Incident:
 		return true
 	}
 	return false

@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/incident"
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// replacing are the statements that say, in an intent's transaction, which certificate it replaces: one for each epoch that
+// the replaced are of, after those that record the intents. What was not recorded replaces nothing.
+func replacing(batch []*asked[ca.Intent]) []statement {
+	var some []*asked[ca.Intent]
+	for _, a := range batch {
+		if !a.write.Replaces.IsZero() {
+			some = append(some, a)
+		}
+	}
+	if some == nil {
+		return nil
+	}
+	type pair struct{ old, new leaf }
+	var list []statement
+	for _, part := range parted(some, func(in ca.Intent) pair { return pair{leafOf(in.Replaces.UID()), leafOf(in.Serial.UID())} }) {
+		old, by := make([][]byte, len(part)), make([][]byte, len(part))
+		for i, a := range part {
+			old[i], by[i] = a.write.Replaces.Bytes(), a.write.Serial.Bytes()
+		}
+		was, is := leafOf(part[0].write.Replaces.UID()), leafOf(part[0].write.Serial.UID())
+		list = append(list, statement{`
+			INSERT INTO ` + was.of("replacement") + ` (serial, by)
+			SELECT a.serial, a.by
+			FROM   unnest($1::bytea[], $2::bytea[]) AS a (serial, by)
+			WHERE  EXISTS (SELECT FROM ` + is.of("intent") + ` WHERE serial = a.by OFFSET 0)
+			AND    EXISTS (SELECT FROM ` + was.of("intent") + ` WHERE serial = a.serial OFFSET 0)
+			ON     CONFLICT DO NOTHING`,
+			[]any{old, by}})
+	}
+	return list
+}
+
+// successor looks up the certificate that came in place of an i: by what its requester said, or by renewal. An intent that
+// was not signed is none.
+func (v leaf) successor() string {
+	return `
+		LEFT   JOIN LATERAL (
+			SELECT x.by
+			FROM   (
+				SELECT by
+				FROM   ` + v.of("replacement") + `
+				WHERE  serial = i.serial
+				UNION  ALL
+				SELECT serial
+				FROM   ` + v.of("origin") + `
+				WHERE  origin = i.serial
+			) x
+			WHERE  EXISTS (SELECT FROM outcome WHERE serial = x.by AND signature IS NOT NULL OFFSET 0)
+			LIMIT  1
+		) p ON true`
+}
+
+// Renewal implements ca.Ledger: the certificate and the incidents that touch it, in one round trip.
+func (l *Ledger) Renewal(ctx context.Context, s cert.Serial, now time.Time) (ca.Renewal, error) {
+	at := leafOf(s.UID())
+	if there, err := l.has(ctx, "intent", at); err != nil || !there {
+		return ca.Renewal{}, cmp.Or(err, ca.ErrNotFound)
+	}
+	var b pgx.Batch
+	var r ca.Renewal
+	b.Queue(`
+		SELECT `+recordColumns+`, p.by
+		FROM   `+at.of("intent")+` i
+		JOIN   scope s ON s.id = i.scope`+at.ends()+at.successor()+`
+		WHERE  i.serial = $1`, s.Bytes()).
+		Query(func(rows pgx.Rows) (err error) {
+			r, err = renewal(rows)
+			return err
+		})
+	b.Queue(`
+		SELECT n.made_at, n.spread, coalesce(n.explanation, '')
+		FROM   incident n
+		CROSS  JOIN `+at.of("intent")+` i
+		WHERE  i.serial = $1
+		AND    n.ended_at IS NULL
+		AND    n.ends_at > $2
+		AND    n.spread IS NOT NULL`+touches, s.Bytes(), now).
+		Query(func(rows pgx.Rows) (err error) {
+			r.Pulls, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p incident.Pull, err error) {
+				return p, row.Scan(&p.At, &p.Spread, &p.Explanation)
+			})
+			return err
+		})
+	return r, missing(l.db.SendBatch(ctx, &b).Close())
+}
+
+func renewal(rows pgx.Rows) (ca.Renewal, error) {
+	type replaced struct {
+		row
+		By []byte
+	}
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[replaced])
+	if err != nil {
+		return ca.Renewal{}, err
+	}
+	rec, err := v.record()
+	if err != nil || v.By == nil {
+		return ca.Renewal{Record: rec}, err
+	}
+	by, err := cert.SerialFromBytes(v.By)
+	return ca.Renewal{Record: rec, ReplacedBy: by}, err
+}
