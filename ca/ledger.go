@@ -57,7 +57,9 @@ type Query struct {
 	Scope          identity.Scope
 	ExpiringBefore time.Time // zero means any
 	ExpiringAfter  time.Time
-	Revoked        bool // only revoked ones
+	Revoked        bool       // only revoked ones
+	Name           cert.Name  // only those that bear it, an identity among them; the zero Name is any
+	Key            cert.KeyID // only those of this key, unless zero
 	After          Cursor
 	Limit          int
 }

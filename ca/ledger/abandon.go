@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,46 +23,79 @@ const settleMargin = time.Minute
 func (l *Ledger) Abandon(ctx context.Context, before time.Time, f audit.Fact) ([]cert.Serial, error) {
 	upto := uid.Floor(uid.Certificate, l.site, before)
 	settled := uid.Floor(uid.Certificate, l.site, before.Add(-settleMargin))
-	gone, err := once(ctx, l.db, firstColumn, `
-		WITH was AS MATERIALIZED (
-			SELECT serial
-			FROM   settled
-			WHERE  site = $3
-		), open AS MATERIALIZED (
+	was, err := l.settled(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leaves, err := l.leavesOf(ctx, "intent")
+	if err != nil {
+		return nil, err
+	}
+	from := settled.Bytes()
+	if bytes.Compare(was, from) < 0 {
+		from = was
+	}
+	var list []statement
+	for _, v := range leaves {
+		if within := v.site == l.site && v.epoch <= upto.Epoch(); within && (len(from) < uid.Size || v.epoch >= epochIn(from)) {
+			list = append(list, abandoning(v, from, upto.Bytes(), f))
+		}
+	}
+	list = append(list, statement{`
+		INSERT INTO settled (site, serial)
+		VALUES ($1, $2)
+		ON     CONFLICT (site) DO UPDATE
+		SET    serial = excluded.serial
+		WHERE  settled.serial = $3
+		RETURNING NULL::bytea, NULL::text`, []any{int16(l.site), settled.Bytes(), was}})
+	gone, err := all(ctx, l.db, firstColumn, list)
+	if err != nil {
+		return nil, err
+	}
+	return serials(slices.Concat(gone[:len(gone)-1]...))
+}
+
+// settled returns the serial below which everything of this site has its outcome; empty is before all.
+func (l *Ledger) settled(ctx context.Context) (serial []byte, err error) {
+	err = l.db.QueryRow(ctx, `
+		SELECT coalesce((SELECT serial FROM settled WHERE site = $1), '')`, int16(l.site)).Scan(&serial)
+	return serial, err
+}
+
+func epochIn(serial []byte) uid.Epoch {
+	id, err := uid.FromBytes(serial)
+	if err != nil {
+		return 0
+	}
+	return id.Epoch()
+}
+
+// abandoning is the statement that ends what is open in one epoch.
+func abandoning(at leaf, from, upto []byte, f audit.Fact) statement {
+	return statement{`
+		WITH open AS MATERIALIZED (
 			SELECT i.serial, i.authority, i.scope
-			FROM   intent i
-			WHERE  i.serial >= (SELECT least($2, coalesce((SELECT serial FROM was), '\x00')))
-			AND    i.serial < $1
-			AND    NOT EXISTS (SELECT FROM outcome o WHERE o.serial = i.serial OFFSET 0)
+			FROM   ` + at.of("intent") + ` i
+			WHERE  i.serial >= $2 AND i.serial < $1
+			AND    NOT EXISTS (SELECT FROM ` + at.of("outcome") + ` o WHERE o.serial = i.serial OFFSET 0)
 		), gone AS (
-			INSERT INTO outcome (serial, at, signature)
-			SELECT serial, $4, NULL
+			INSERT INTO ` + at.of("outcome") + ` (serial, at, signature)
+			SELECT serial, $3, NULL
 			FROM   open
 			ON     CONFLICT DO NOTHING
 			RETURNING serial
 		), noted AS (
 			INSERT INTO fact (at, scope, what, actor, serial)
-			SELECT $4, scope, $5, $6, serial
+			SELECT $3, scope, $4, $5, serial
 			FROM   gone JOIN open USING (serial)
 		), ended AS (
-			INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
-			SELECT serial, date_trunc('second', $4::timestamptz), authority, scope, 0
+			INSERT INTO ` + at.of("revocation") + ` (serial, revoked_at, authority, scope, reason)
+			SELECT serial, date_trunc('second', $3::timestamptz), authority, scope, 0
 			FROM   gone JOIN open USING (serial)
 			ON     CONFLICT DO NOTHING
-		), moved AS (
-			INSERT INTO settled (site, serial)
-			VALUES ($3, $2)
-			ON     CONFLICT (site) DO UPDATE
-			SET    serial = excluded.serial
-			WHERE  settled.serial = (SELECT serial FROM was)
 		)
-		SELECT serial, pg_notify('`+RevokedChannel+`', encode(serial, 'hex'))::text
-		FROM   gone`,
-		upto.Bytes(), settled.Bytes(), int16(l.site), f.At, f.What, f.Who.Actor)
-	if err != nil {
-		return nil, err
-	}
-	return serials(gone)
+		SELECT serial, pg_notify('` + RevokedChannel + `', encode(serial, 'hex'))::text
+		FROM   gone`, []any{upto, from, f.At, f.What, f.Who.Actor}}
 }
 
 // firstColumn reads a serial and leaves the rest, such as the void result of a notice.

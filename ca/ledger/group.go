@@ -203,9 +203,9 @@ func (g *group[T]) try(batch []*asked[T]) error {
 
 // explained says of a failed write what its caller can act upon.
 func explained(err error) error {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == pgerrcodeCheck && e.ConstraintName == "" {
-		return fmt.Errorf("%w: table %s has no partition for this time: check the service's clock, and that epochs are made ahead: %w",
-			ca.ErrUnavailable, e.TableName, err)
+	if e, ok := errors.AsType[*pgconn.PgError](err); missingTable(err) || ok && e.Code == pgerrcodeCheck && e.ConstraintName == "" {
+		return fmt.Errorf("%w: the ledger has no partition for this time: check the service's clock, and that epochs are made ahead: %w",
+			ca.ErrUnavailable, err)
 	}
 	if postgres.Unavailable(err) {
 		return fmt.Errorf("%w: %w", ca.ErrUnavailable, err)

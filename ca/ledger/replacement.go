@@ -14,8 +14,8 @@ import (
 
 // replacing are the statements that say, in an intent's transaction, which certificate it replaces: one for each epoch that
 // the replaced are of, after those that record the intents. What was not recorded replaces nothing.
-func replacing(batch []*asked[ca.Intent]) []statement {
-	var some []*asked[ca.Intent]
+func replacing(batch []*asked[stored]) []statement {
+	var some []*asked[stored]
 	for _, a := range batch {
 		if !a.write.Replaces.IsZero() {
 			some = append(some, a)
@@ -26,7 +26,7 @@ func replacing(batch []*asked[ca.Intent]) []statement {
 	}
 	type pair struct{ old, new leaf }
 	var list []statement
-	for _, part := range parted(some, func(in ca.Intent) pair { return pair{leafOf(in.Replaces.UID()), leafOf(in.Serial.UID())} }) {
+	for _, part := range parted(some, func(in stored) pair { return pair{leafOf(in.Replaces.UID()), leafOf(in.Serial.UID())} }) {
 		old, by := make([][]byte, len(part)), make([][]byte, len(part))
 		for i, a := range part {
 			old[i], by[i] = a.write.Replaces.Bytes(), a.write.Serial.Bytes()
@@ -72,13 +72,14 @@ func (l *Ledger) Renewal(ctx context.Context, s cert.Serial, now time.Time) (ca.
 	}
 	var b pgx.Batch
 	var r ca.Renewal
+	var v replaced
 	b.Queue(`
 		SELECT `+recordColumns+`, p.by
 		FROM   `+at.of("intent")+` i
 		JOIN   scope s ON s.id = i.scope`+at.ends()+at.successor()+`
 		WHERE  i.serial = $1`, s.Bytes()).
 		Query(func(rows pgx.Rows) (err error) {
-			r, err = renewal(rows)
+			v, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[replaced])
 			return err
 		})
 	b.Queue(`
@@ -88,29 +89,33 @@ func (l *Ledger) Renewal(ctx context.Context, s cert.Serial, now time.Time) (ca.
 		WHERE  i.serial = $1
 		AND    n.ended_at IS NULL
 		AND    n.ends_at > $2
-		AND    n.spread IS NOT NULL`+touches, s.Bytes(), now).
+		AND    n.spread IS NOT NULL`+touches+`
+		UNION  ALL
+		SELECT u.suspended_at, $3, ''
+		FROM   `+at.of("intent")+` i
+		JOIN   scope s ON s.id = i.scope
+		JOIN   scope u ON u.path IN (s.tenant, s.parent, s.path)
+		WHERE  i.serial = $1
+		AND    u.suspended_at IS NOT NULL`, s.Bytes(), now, incident.SuspensionSpread).
 		Query(func(rows pgx.Rows) (err error) {
 			r.Pulls, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p incident.Pull, err error) {
 				return p, row.Scan(&p.At, &p.Spread, &p.Explanation)
 			})
 			return err
 		})
-	return r, missing(l.db.SendBatch(ctx, &b).Close())
+	if err := l.db.SendBatch(ctx, &b).Close(); err != nil {
+		return r, missing(err)
+	}
+	var err error
+	if r.Record, err = l.record(ctx, v.row); err != nil || v.By == nil {
+		return r, err
+	}
+	r.ReplacedBy, err = cert.SerialFromBytes(v.By)
+	return r, err
 }
 
-func renewal(rows pgx.Rows) (ca.Renewal, error) {
-	type replaced struct {
-		row
-		By []byte
-	}
-	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[replaced])
-	if err != nil {
-		return ca.Renewal{}, err
-	}
-	rec, err := v.record()
-	if err != nil || v.By == nil {
-		return ca.Renewal{Record: rec}, err
-	}
-	by, err := cert.SerialFromBytes(v.By)
-	return ca.Renewal{Record: rec, ReplacedBy: by}, err
+// A replaced is a row with the serial of what came in its place.
+type replaced struct {
+	row
+	By []byte
 }

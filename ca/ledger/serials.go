@@ -13,11 +13,30 @@ import (
 // Serials returns what became of every intent after the serial given, at most limit of them, in ascending order: that is,
 // by site and by time. The zero Serial is before all. One made meanwhile may be missed by who has passed its second.
 func (l *Ledger) Serials(ctx context.Context, after cert.Serial, limit int) ([]ca.Known, error) {
-	from := after.Bytes()
-	if after.IsZero() {
-		from = []byte{}
+	leaves, err := l.leavesOf(ctx, "intent")
+	if err != nil {
+		return nil, fmt.Errorf("listing serials: %w", err)
 	}
-	all, err := page(ctx, l.db, known, `
+	from, first := []byte{}, leaf{}
+	if !after.IsZero() {
+		from, first = after.Bytes(), leafOf(after.UID())
+	}
+	var list []ca.Known
+	for _, v := range leaves {
+		if v.before(first) || len(list) >= limit {
+			continue
+		}
+		some, err := l.serialsOf(ctx, v, from, limit-len(list))
+		if err != nil && !missingTable(err) {
+			return nil, fmt.Errorf("listing serials: %w", err)
+		}
+		list = append(list, some...)
+	}
+	return list, nil
+}
+
+func (l *Ledger) serialsOf(ctx context.Context, at leaf, from []byte, limit int) ([]ca.Known, error) {
+	rows, err := l.db.Query(ctx, `
 		SELECT i.serial,
 		       CASE
 		           WHEN o.serial IS NULL THEN 'open'
@@ -27,16 +46,16 @@ func (l *Ledger) Serials(ctx context.Context, after cert.Serial, limit int) ([]c
 		       END
 		FROM   (
 			SELECT serial
-			FROM   intent
+			FROM   `+at.of("intent")+`
 			WHERE  serial > $1
 			ORDER  BY serial
 			LIMIT  $2
-		) i`+endTables+`
+		) i`+at.ends()+`
 		ORDER  BY i.serial`, from, limit)
 	if err != nil {
-		return nil, fmt.Errorf("listing serials: %w", err)
+		return nil, err
 	}
-	return all, nil
+	return pgx.CollectRows(rows, known)
 }
 
 func known(row pgx.CollectableRow) (k ca.Known, err error) {
