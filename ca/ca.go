@@ -40,6 +40,7 @@ var (
 	ErrConflict       = errors.New("already done with another key")
 	ErrCallerRevoked  = errors.New("the caller's certificate is revoked")
 	ErrKeyBlocked     = errors.New("this key was revoked as compromised and is never certified again")
+	ErrSuspended      = errors.New("the scope is suspended")
 	ErrAlreadyRevoked = errors.New("already revoked")
 	ErrSettled        = errors.New("the intent was already completed or abandoned")
 	ErrUnavailable    = errors.New("temporarily unavailable")
@@ -47,8 +48,8 @@ var (
 
 // Scopes knows the tenants' scopes and the names each may bear.
 type Scopes interface {
-	// Chain returns the compiled rights of scope and everything above it, or ErrNotFound. It may lag a change by the
-	// time a notice takes.
+	// Chain returns the compiled rights of scope and everything above it, ErrNotFound, or, where it or one above it is
+	// suspended, a *policy.Refusal. It may lag a change by the time a notice takes; the ledger does not.
 	Chain(ctx context.Context, scope identity.Scope) (policy.Chain, error)
 }
 

@@ -222,6 +222,9 @@ func (a *CA) refused(ctx context.Context, who identity.Caller, req Request, err 
 		r = &policy.Refusal{What: "key " + req.CSR.KeyID.String(), Rule: "the list of compromised keys", Remedy: "make a new key"}
 	case errors.Is(err, ErrCallerRevoked):
 		r = &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "revocation", Remedy: "enrol again"}
+	case errors.Is(err, ErrSuspended): // since the scope's rights were read
+		r = policy.Suspended(req.Scope.String())
+		err = r
 	case errors.Is(err, ErrConflict):
 		r = &policy.Refusal{What: err.Error(), Rule: "one origin has one certificate"}
 	default:

@@ -34,6 +34,9 @@ type Pull struct {
 	Explanation string
 }
 
+// SuspensionSpread is the time over which the windows of a suspended scope move, from its suspension on.
+const SuspensionSpread = time.Hour
+
 // pulledParts is how many windows a spread is long: one window is short enough for its lot to matter.
 const pulledParts = 8
 

@@ -98,9 +98,13 @@ func (p *program) interactive() bool {
 // confirm shows what cannot be undone, and asks for the end of the serial.
 func (p *program) confirm(c api.Certificate) error {
 	const digits = 6
-	want := c.Serial[len(c.Serial)-digits:]
-	fmt.Fprintf(p.err, "This ends certificate %s of %s for ever:\n  %s\nType its last %d digits to go on: ", //nolint:errcheck // nowhere else to ask
-		c.Serial, c.Scope, strings.Join(c.Names, "\n  "), digits)
+	return p.confirmed(fmt.Sprintf("This ends certificate %s of %s for ever:\n  %s", c.Serial, c.Scope, strings.Join(c.Names, "\n  ")),
+		c.Serial[len(c.Serial)-digits:])
+}
+
+// confirmed shows what is about to be done, and goes on only for who types want.
+func (p *program) confirmed(what, want string) error {
+	fmt.Fprintf(p.err, "%s\nType %s to go on: ", what, want) //nolint:errcheck // nowhere else to ask
 	line, err := bufio.NewReader(p.in).ReadString('\n')
 	if strings.TrimSpace(line) != want {
 		if err != nil {

@@ -28,7 +28,7 @@ func (p *program) environment() *cobra.Command { return p.scopes(levels[2]) }
 
 // scopes are the commands of one level.
 func (p *program) scopes(l level) *cobra.Command {
-	return p.connects(group(l.name, "Create, list and change "+l.name+"s (operators)", p.scopeCreate(l), p.scopeList(l), p.scopeShow(l), p.scopeSetRights(l)))
+	return p.connects(group(l.name, "Create, list and change "+l.name+"s (operators)", p.scopeCreate(l), p.scopeList(l), p.scopeShow(l), p.scopeSetRights(l), p.scopeSuspend(l), p.scopeResume(l)))
 }
 
 // parse reads the path of a scope of this level.
@@ -222,6 +222,7 @@ var scopeView = output.View[api.Scope]{
 		{Head: "DNS", Cell: func(s api.Scope) string { return said(s.Rights.DNS) }},
 		{Head: "IP", Cell: func(s api.Scope) string { return said(s.Rights.IP) }},
 		{Head: "SPIFFE", Cell: func(s api.Scope) string { return said(s.Rights.SPIFFE) }},
+		{Head: "STATE", Cell: standing},
 		{Head: "CREATED", Cell: func(s api.Scope) string { return stamp(s.CreatedAt.Time) }},
 	},
 }

@@ -30,6 +30,11 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s is refused by %s: %s", r.What, r.Rule, r.Remedy)
 }
 
+// Suspended refuses what would begin anything in a scope that is suspended, by itself or with one above it.
+func Suspended(scope string) *Refusal {
+	return &Refusal{What: "issuing in " + scope, Rule: "its suspension", Remedy: "what was issued stays valid and has its status; ask an operator to resume it"}
+}
+
 // Rights are what one scope declares. A nil list declares nothing of its kind and leaves the decision to the parents; an
 // empty one allows nothing.
 type Rights struct {

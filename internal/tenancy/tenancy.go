@@ -40,6 +40,8 @@ type Scope struct {
 	Scope     identity.Scope
 	Rights    policy.Rights
 	CreatedAt time.Time
+	// SuspendedAt is since when nothing is issued in it and below it, or zero.
+	SuspendedAt time.Time
 }
 
 // A Registry holds all scopes.
@@ -58,6 +60,7 @@ type snapshot struct {
 	scopes    map[identity.Scope]Scope
 	order     []identity.Scope
 	chains    map[identity.Scope]policy.Chain
+	suspended map[identity.Scope]identity.Scope // to the highest that is suspended, itself or one above it
 	operators map[string]bool
 }
 
@@ -88,9 +91,9 @@ func (r *Registry) Reload(ctx context.Context) error {
 }
 
 func (r *Registry) read(ctx context.Context) (*snapshot, error) {
-	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, operators: map[string]bool{}}
+	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}, operators: map[string]bool{}}
 	rows, err := r.db.Query(ctx, `
-		SELECT path, dns, ip, spiffe, created_at
+		SELECT path, dns, ip, spiffe, created_at, suspended_at
 		FROM   scope
 		ORDER  BY path`)
 	if err != nil {
@@ -100,6 +103,7 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 		Path            string
 		DNS, IP, SPIFFE []string
 		CreatedAt       time.Time
+		SuspendedAt     *time.Time
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
@@ -120,7 +124,7 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 			above = next.chains[parent]
 		}
 		next.chains[s] = append(above[:len(above):len(above)], compiled)
-		next.scopes[s] = Scope{s, rights, v.CreatedAt.UTC()}
+		next.scopes[s] = next.stored(Scope{Scope: s, Rights: rights, CreatedAt: v.CreatedAt.UTC()}, v.SuspendedAt)
 		next.order = append(next.order, s)
 	}
 	rows, err = r.db.Query(ctx, `SELECT identity FROM operator`)
@@ -137,11 +141,16 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 	return next, nil
 }
 
-// Chain returns the compiled rights of s and everything above it, or ErrNotFound.
+// Chain returns the compiled rights of s and everything above it; ErrNotFound; or a *policy.Refusal where it, or one above
+// it, is suspended: whoever asks is about to begin something there.
 func (r *Registry) Chain(_ context.Context, s identity.Scope) (policy.Chain, error) {
-	c, ok := r.all.Load().chains[s]
+	all := r.all.Load()
+	c, ok := all.chains[s]
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, s)
+	}
+	if by, ok := all.suspended[s]; ok {
+		return nil, policy.Suspended(by.String())
 	}
 	return c, nil
 }

@@ -24,6 +24,7 @@ func Operator(scopes *tenancy.Registry, below web.Table) web.Door {
 	table := web.Table{
 		{Err: tenancy.ErrExists, Status: http.StatusConflict, Name: "scope-exists", Title: "The scope exists", Remedy: "change its rights instead, or choose another name"},
 		{Err: tenancy.ErrNoParent, Status: http.StatusConflict, Name: "no-parent", Title: "The scope above does not exist", Remedy: "create that first"},
+		{Err: tenancy.ErrUnchanged, Status: http.StatusConflict, Name: "unchanged", Title: "The scope is so already", Remedy: "nothing is left to do"},
 		{Err: tenancy.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such scope"},
 	}
 	return web.Door{Table: append(table, below...), Routes: d.routes()}
@@ -56,6 +57,8 @@ func (d *door) routes() []web.Route {
 			},
 			d.get("show"+l.name, l.item, "One "+l.one, web.JSON(d.show)),
 			d.put("setRightsOf"+l.name, l.item+"/rights", "Replace the name rights of a scope: "+l.one),
+			d.post("suspend"+l.name, l.item+":suspend", "Stop issuing in a scope and below it: "+l.one, web.JSON(d.suspend)),
+			d.post("resume"+l.name, l.item+":resume", "Issue again in a scope: "+l.one, web.JSON(d.resume)),
 		)
 	}
 	return out
@@ -67,6 +70,10 @@ func (d *door) get(id, path, summary string, h web.Handler) web.Route {
 
 func (d *door) put(id, path, summary string) web.Route {
 	return web.Route{Method: http.MethodPut, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: web.JSON(d.setRights)}
+}
+
+func (d *door) post(id, path, summary string, h web.Handler) web.Route {
+	return web.Route{Method: http.MethodPost, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: h}
 }
 
 // Rights are the names a scope may bear. What is absent is left to the scopes above; an empty list allows nothing.
@@ -82,6 +89,9 @@ type Scope struct {
 	Name      string   `json:"name" required:"true"`
 	Rights    Declared `json:"rights" required:"true"`
 	CreatedAt web.Time `json:"created_at" required:"true"`
+	// SuspendedAt and SuspendedBy are there while nothing is issued in the scope.
+	SuspendedAt *web.Time `json:"suspended_at,omitempty" description:"Since when it is suspended itself."`
+	SuspendedBy string    `json:"suspended_by,omitempty" description:"The scope whose suspension stops it: its own, or one above it."`
 }
 
 // Declared are the rights of a scope as they stand. A list that is null is left to the scopes above.
@@ -91,7 +101,7 @@ type Declared struct {
 	SPIFFE *[]string `json:"spiffe" required:"true"`
 }
 
-func wire(s tenancy.Scope) Scope {
+func (d *door) wire(s tenancy.Scope) Scope {
 	name := s.Scope.Tenant()
 	switch {
 	case s.Scope.IsPlatform():
@@ -101,10 +111,15 @@ func wire(s tenancy.Scope) Scope {
 	case s.Scope.Project() != "":
 		name = s.Scope.Project()
 	}
-	return Scope{
+	out := Scope{
 		Scope: s.Scope.String(), Name: name, CreatedAt: web.Time{Time: s.CreatedAt},
-		Rights: Declared{declared(s.Rights.DNS), declared(s.Rights.IP), declared(s.Rights.SPIFFE)},
+		Rights:      Declared{declared(s.Rights.DNS), declared(s.Rights.IP), declared(s.Rights.SPIFFE)},
+		SuspendedBy: d.scopes.Suspended(s.Scope).String(),
 	}
+	if !s.SuspendedAt.IsZero() {
+		out.SuspendedAt = &web.Time{Time: s.SuspendedAt}
+	}
+	return out
 }
 
 func declared(list []string) *[]string {
@@ -132,7 +147,7 @@ func (d *door) show(_ context.Context, _ identity.Caller, in ShowRequest) (Scope
 	if err != nil {
 		return Scope{}, err
 	}
-	return wire(s), nil
+	return d.wire(s), nil
 }
 
 // CreateRequest asks for a scope below that of the path.
@@ -158,7 +173,7 @@ func (d *door) create(ctx context.Context, who identity.Caller, in CreateRequest
 	if err != nil {
 		return Scope{}, err
 	}
-	return wire(made), nil
+	return d.wire(made), nil
 }
 
 // RightsRequest replaces the rights of a scope.
@@ -172,7 +187,29 @@ func (d *door) setRights(ctx context.Context, who identity.Caller, in RightsRequ
 	if err != nil {
 		return Scope{}, err
 	}
-	return wire(s), nil
+	return d.wire(s), nil
+}
+
+// SuspensionRequest suspends or resumes the scope of the path.
+type SuspensionRequest struct {
+	place
+	Why string `json:"why,omitempty" maxLength:"200" description:"For the record."`
+}
+
+func (d *door) suspend(ctx context.Context, who identity.Caller, in SuspensionRequest) (Scope, error) {
+	s, err := d.scopes.Suspend(ctx, who, in.Scope, in.Why)
+	if err != nil {
+		return Scope{}, err
+	}
+	return d.wire(s), nil
+}
+
+func (d *door) resume(ctx context.Context, who identity.Caller, in SuspensionRequest) (Scope, error) {
+	s, err := d.scopes.Resume(ctx, who, in.Scope, in.Why)
+	if err != nil {
+		return Scope{}, err
+	}
+	return d.wire(s), nil
 }
 
 // ListRequest asks for the scopes below that of the path.
@@ -204,7 +241,7 @@ func (d *door) list(_ context.Context, _ identity.Caller, in ListRequest) (Scope
 			out.NextPageToken = &next
 			break
 		}
-		out.Scopes = append(out.Scopes, wire(c))
+		out.Scopes = append(out.Scopes, d.wire(c))
 	}
 	return out, nil
 }
