@@ -2,6 +2,7 @@ package acme
 
 import (
 	"sync"
+	"time"
 
 	"codeberg.org/dataverket/segl/internal/uid"
 )
@@ -15,6 +16,27 @@ type job struct {
 	queued  Queued      // the attempt is recorded
 	over    bool        // nobody is at it any more
 	outcome *Validation // recorded, and the one that counts
+}
+
+func newJob(t Task) *job { return &job{Task: t, ended: make(chan struct{})} }
+
+// ask returns how j's attempt is recorded.
+func (j *job) ask() Ask {
+	a := j.Authorization
+	return Ask{
+		Account: a.Account, Authorization: a.ID, Method: a.Attempt.Method, At: a.Attempt.Asked, Payload: j.Payload,
+		Lease: lease, Most: recordedAttempts,
+	}
+}
+
+// recordedAttempts bounds the queue that replicas share, for each account: five orders of a hundred names.
+const recordedAttempts = 500
+
+// queueFull: what is not recorded was not promised; nothing is lost by asking later.
+func queueFull() *Problem {
+	p := problem(RateLimited, "%d validations of this account wait already: answer this challenge when some of them have ended", recordedAttempts)
+	p.RetryAfter = time.Minute
+	return p
 }
 
 // pending holds the jobs that clients wait for, one an authorization, so that whoever says the same again waits with the

@@ -49,22 +49,31 @@ var never = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "multicast address (RFC 4291 §2.7)"},
 }
 
-// check returns nil if to may be dialled, else the rule that forbids it. An IPv6 address that carries an IPv4 one is
-// judged as both.
+// check returns nil if to may be dialled, else the rule that forbids it. An IPv6 address that carries IPv4 ones leads to
+// them: it is forbidden by what forbids itself, and allowed by what allows them.
 func (e Egress) check(to netip.AddrPort) error {
 	a := to.Addr().Unmap().WithZone("")
-	if err := e.checkAddress(a); err != nil {
-		return err
-	}
-	if inner, ok := embedded(a); ok {
-		if err := e.checkAddress(inner); err != nil {
+	inner := embedded(a)
+	for _, each := range append(inner, a) {
+		if err := e.forbids(each); err != nil {
+			return err
+		}
+		if err := e.checkOwn(netip.AddrPortFrom(each, to.Port())); err != nil {
 			return err
 		}
 	}
-	return e.checkOwn(netip.AddrPortFrom(a, to.Port()))
+	if len(inner) == 0 {
+		return e.allows(a)
+	}
+	for _, each := range inner {
+		if err := e.allows(each); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (e Egress) checkAddress(a netip.Addr) error {
+func (e Egress) forbids(a netip.Addr) error {
 	for _, n := range never {
 		if n.prefix.Contains(a) {
 			return n.why
@@ -78,6 +87,10 @@ func (e Egress) checkAddress(a netip.Addr) error {
 			return refusal("in the denied range " + p.String())
 		}
 	}
+	return nil
+}
+
+func (e Egress) allows(a netip.Addr) error {
 	if e.Allowed == nil {
 		return nil
 	}
@@ -116,23 +129,6 @@ func isOurs(a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// embedded returns the IPv4 address that an IPv6 address leads to through a translator or tunnel.
-func embedded(a netip.Addr) (netip.Addr, bool) {
-	if !a.Is6() {
-		return netip.Addr{}, false
-	}
-	b := a.As16()
-	at := func(i int) (netip.Addr, bool) { return netip.AddrFrom4([4]byte(b[i : i+4])), true }
-	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(a), // NAT64 (RFC 6052 §2.1)
-		netip.MustParsePrefix("::/96").Contains(a) && !a.IsLoopback(): // IPv4-compatible (RFC 4291 §2.5.5.1)
-		return at(12)
-	case netip.MustParsePrefix("2002::/16").Contains(a): // 6to4 (RFC 3056 §2)
-		return at(2)
-	}
-	return netip.Addr{}, false
 }
 
 // plainReason says why a connection was not made, in words that do not depend on the system and tell nothing of us.

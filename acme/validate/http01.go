@@ -28,11 +28,11 @@ const (
 )
 
 // http01 fetches the key authorization from the host (RFC 8555 §8.3).
-func (v *Validator) http01(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
-	at := hop{name: c.Name, url: &url.URL{Scheme: "http", Host: hostOf(c.Name), Path: "/.well-known/acme-challenge/" + c.Token}, port: v.httpPort}
+func (r *reach) http01(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
+	at := hop{name: c.Name, url: &url.URL{Scheme: "http", Host: hostOf(c.Name), Path: "/.well-known/acme-challenge/" + c.Token}, port: r.httpPort}
 	var seen acme.Evidence
 	for {
-		answer, p := v.fetch(ctx, at)
+		answer, p := r.fetch(ctx, at)
 		if p != nil {
 			return acme.Evidence{}, p
 		}
@@ -43,7 +43,7 @@ func (v *Validator) http01(ctx context.Context, c acme.Check) (acme.Evidence, *a
 		if len(seen.Via) == maxRedirects {
 			return acme.Evidence{}, refuse(acme.Connection, "fetching %s: more than %d redirects", at, maxRedirects)
 		}
-		if at, p = v.follow(at, answer.location, c.Name); p != nil {
+		if at, p = r.follow(at, answer.location, c.Name); p != nil {
 			return acme.Evidence{}, p
 		}
 		seen.Via = append(seen.Via, at.String())
@@ -87,7 +87,7 @@ func hostOf(n cert.Name) string {
 
 // follow checks where a redirect leads. Only http and https on their own ports (or ours, for tests) are followed, so that
 // validation cannot be used to speak to other services.
-func (v *Validator) follow(from hop, location string, asked cert.Name) (hop, *acme.Problem) {
+func (r *reach) follow(from hop, location string, asked cert.Name) (hop, *acme.Problem) {
 	stop := func(why string) (hop, *acme.Problem) {
 		return hop{}, refuse(acme.Connection, "fetching %s: redirect to %q is not followed: %s", from, printable(location), why)
 	}
@@ -98,11 +98,11 @@ func (v *Validator) follow(from hop, location string, asked cert.Name) (hop, *ac
 	if err != nil {
 		return stop("not a URL")
 	}
-	own, usual := v.httpPort, uint16(80)
+	own, usual := r.httpPort, uint16(80)
 	switch u.Scheme {
 	case "http":
 	case "https":
-		own, usual = v.tlsPort, 443
+		own, usual = r.tlsPort, 443
 	default:
 		return stop("its scheme is not http or https")
 	}
@@ -112,7 +112,7 @@ func (v *Validator) follow(from hop, location string, asked cert.Name) (hop, *ac
 	to := hop{url: u, port: own}
 	if s := u.Port(); s != "" {
 		n, err := strconv.ParseUint(s, 10, 16)
-		if err != nil || uint16(n) != usual && uint16(n) != v.httpPort && uint16(n) != v.tlsPort {
+		if err != nil || uint16(n) != usual && uint16(n) != r.httpPort && uint16(n) != r.tlsPort {
 			return stop("its port is neither 80 nor 443")
 		}
 		to.port = uint16(n)
@@ -120,7 +120,7 @@ func (v *Validator) follow(from hop, location string, asked cert.Name) (hop, *ac
 	if to.name, err = redirectName(u.Hostname()); err != nil {
 		return stop(err.Error())
 	}
-	if to.name.Kind() == cert.IP && asked.Kind() != cert.IP && !v.egress.RedirectToAddress {
+	if to.name.Kind() == cert.IP && asked.Kind() != cert.IP && !r.egress.RedirectToAddress {
 		return stop("it leads to an address; redirect to a name")
 	}
 	return to, nil
@@ -148,15 +148,15 @@ type answer struct {
 	location string // where to go on, if anywhere
 }
 
-func (v *Validator) fetch(ctx context.Context, at hop) (answer, *acme.Problem) {
-	conn, remote, p := v.dial(ctx, at.name, at.port)
+func (r *reach) fetch(ctx context.Context, at hop) (answer, *acme.Problem) {
+	conn, remote, p := r.dial(ctx, at.name, at.port)
 	if p != nil {
 		return answer{}, p
 	}
 	defer conn.Close() //nolint:errcheck // read to the end of our interest
 	defer deadline(ctx, conn)()
 	if at.url.Scheme == "https" {
-		t, err := v.handshake(ctx, conn, &tls.Config{
+		t, err := handshake(ctx, conn, &tls.Config{
 			ServerName:         sni(at.name),
 			InsecureSkipVerify: true, //nolint:gosec // see the package's comment: https after a redirect proves no more
 			MinVersion:         tls.VersionTLS12,

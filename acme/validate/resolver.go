@@ -2,6 +2,7 @@ package validate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -59,9 +60,8 @@ func (r *resolver) addresses(ctx context.Context, name string) ([]netip.Addr, *a
 	var both sync.WaitGroup
 	for i, kind := range []uint16{dns.TypeAAAA, dns.TypeA} {
 		both.Go(func() {
-			var records []dns.RR
-			records, _, failed[i] = r.lookup(ctx, name, kind)
-			found[i] = addressesIn(records)
+			records, _, err := r.lookup(ctx, name, kind)
+			found[i], failed[i] = addressesIn(records), err.problem()
 		})
 	}
 	both.Wait()
@@ -95,9 +95,9 @@ func addressesIn(records []dns.RR) []netip.Addr {
 
 // texts returns the values of the TXT records of name, each record's strings put together (RFC 7208 §3.3).
 func (r *resolver) texts(ctx context.Context, name string) ([]string, netip.AddrPort, *acme.Problem) {
-	records, server, p := r.lookup(ctx, name, dns.TypeTXT)
-	if p != nil {
-		return nil, server, p
+	records, server, err := r.lookup(ctx, name, dns.TypeTXT)
+	if err != nil {
+		return nil, server, err.problem()
 	}
 	var out []string
 	for _, rr := range records {
@@ -109,22 +109,37 @@ func (r *resolver) texts(ctx context.Context, name string) ([]string, netip.Addr
 }
 
 // lookup returns the records of kind at name, following a bounded number of CNAMEs, whether the server follows them or not.
-func (r *resolver) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, netip.AddrPort, *acme.Problem) {
+func (r *resolver) lookup(ctx context.Context, name string, kind uint16) ([]dns.RR, netip.AddrPort, *lookupError) {
 	at, followed := dns.Fqdn(name), 0
 	for {
-		answer, server, p := r.ask(ctx, at, kind)
-		if p != nil {
-			return nil, server, p
+		answer, server, err := r.ask(ctx, at, kind)
+		if err != nil {
+			return nil, server, err
 		}
 		records, end, n := chase(answer, at, kind, maxCNAMEs-followed)
 		if len(records) > 0 || n == 0 {
 			return records, server, nil
 		}
 		if followed += n; followed >= maxCNAMEs {
-			return nil, server, refuse(acme.DNS, "%s: more than %d CNAMEs, perhaps a loop", name, maxCNAMEs)
+			return nil, server, &lookupError{why: fmt.Sprintf("%s: more than %d CNAMEs, perhaps a loop", name, maxCNAMEs)}
 		}
 		at = end
 	}
+}
+
+// A lookupError says why there is no answer.
+type lookupError struct {
+	why    string
+	absent bool // the name is known not to exist, which is an answer too
+}
+
+func (e *lookupError) Error() string { return e.why }
+
+func (e *lookupError) problem() *acme.Problem {
+	if e == nil {
+		return nil
+	}
+	return refuse(acme.DNS, "%s", e.why)
 }
 
 // chase follows the CNAMEs in one answer from owner on. It returns the records of kind at their end, that end, and how
@@ -153,8 +168,8 @@ func chase(answer *dns.Msg, owner string, kind uint16, most int) (records []dns.
 }
 
 // ask puts one question to the servers in turn until one has an answer. A name that is not there is an answer too.
-func (r *resolver) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, netip.AddrPort, *acme.Problem) {
-	q := new(dns.Msg).SetQuestion(name, kind)
+func (r *resolver) ask(ctx context.Context, name string, kind uint16) (*dns.Msg, netip.AddrPort, *lookupError) {
+	q := new(dns.Msg).SetQuestion(mixCase(name), kind)
 	q.SetEdns0(udpSize, false)
 	why := errors.New("no DNS server is configured")
 	for _, s := range r.servers {
@@ -163,17 +178,34 @@ func (r *resolver) ask(ctx context.Context, name string, kind uint16) (*dns.Msg,
 		case err != nil:
 			why = err
 		case m.Rcode == dns.RcodeNameError:
-			return nil, s, refuse(acme.DNS, "%s %s: the name does not exist (NXDOMAIN)", printable(name), dns.TypeToString[kind])
+			return nil, s, &lookupError{fmt.Sprintf("%s %s: the name does not exist (NXDOMAIN)", printable(name), dns.TypeToString[kind]), true}
 		case m.Rcode != dns.RcodeSuccess:
 			why = fmt.Errorf("the server answers %s", dns.RcodeToString[m.Rcode])
 		default:
 			return m, s, nil
 		}
 	}
-	return nil, netip.AddrPort{}, refuse(acme.DNS, "looking up %s %s: %s", printable(name), dns.TypeToString[kind], why)
+	return nil, netip.AddrPort{}, &lookupError{why: fmt.Sprintf("looking up %s %s: %s", printable(name), dns.TypeToString[kind], why)}
 }
 
-// exchangeDNS asks by UDP, and by TCP when the answer did not fit (RFC 7766 §5).
+// mixCase gives the letters of name a random case each, which whoever answers must repeat: a guess of the query's 16 bits
+// and port then needs those of the name too (draft-vixie-dnsext-dns0x20-00 §4; names compare without case, RFC 4343).
+func mixCase(name string) string {
+	raw := make([]byte, len(name))
+	if _, err := rand.Read(raw); err != nil {
+		panic("validate: internal error: the system has no randomness: " + err.Error()) // crypto/rand never returns one since Go 1.24
+	}
+	out := []byte(name)
+	for i, c := range out {
+		if 'a' <= c && c <= 'z' && raw[i]&1 == 1 {
+			out[i] = c - 'a' + 'A'
+		}
+	}
+	return string(out)
+}
+
+// exchangeDNS asks by UDP, and by TCP when the answer did not fit (RFC 7766 §5) or did not repeat the question's letters: a
+// server may not keep their case, and over TCP nobody answers in its place unseen.
 func exchangeDNS(ctx context.Context, q *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
 	for _, network := range []string{"udp", "tcp"} {
 		client := dns.Client{Net: network, Timeout: queryTimeout, UDPSize: udpSize}
@@ -181,11 +213,11 @@ func exchangeDNS(ctx context.Context, q *dns.Msg, server netip.AddrPort) (*dns.M
 		if err != nil {
 			return nil, plainReason(err)
 		}
-		if len(m.Question) != 1 || !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
-			m.Question[0].Qtype != q.Question[0].Qtype || !m.Response {
+		if len(m.Question) != 1 || !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) || m.Id != q.Id ||
+			m.Question[0].Qtype != q.Question[0].Qtype || m.Question[0].Qclass != q.Question[0].Qclass || !m.Response {
 			return nil, errors.New("the server answered another question")
 		}
-		if !m.Truncated {
+		if !m.Truncated && (network == "tcp" || m.Question[0].Name == q.Question[0].Name) {
 			return m, nil
 		}
 	}

@@ -25,14 +25,14 @@ var (
 )
 
 // tlsALPN01 looks at the certificate that the host shows for the protocol acme-tls/1 (RFC 8737 §3).
-func (v *Validator) tlsALPN01(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
-	conn, remote, p := v.dial(ctx, c.Name, v.tlsPort)
+func (r *reach) tlsALPN01(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
+	conn, remote, p := r.dial(ctx, c.Name, r.tlsPort)
 	if p != nil {
 		return acme.Evidence{}, p
 	}
 	defer conn.Close() //nolint:errcheck // RFC 8737 §3: "the connection MUST be closed", nothing is sent over it
 	defer deadline(ctx, conn)()
-	t, err := v.handshake(ctx, conn, &tls.Config{
+	t, err := handshake(ctx, conn, &tls.Config{
 		ServerName:         challengeName(c.Name),
 		NextProtos:         []string{alpn},   // RFC 8737 §3: "a single protocol name"
 		MinVersion:         tls.VersionTLS12, // RFC 8737 §4: "MUST … TLS 1.2 or higher"
@@ -51,7 +51,7 @@ func (v *Validator) tlsALPN01(ctx context.Context, c acme.Check) (acme.Evidence,
 	return acme.Evidence{Remote: remote}, nil
 }
 
-func (v *Validator) handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (*tls.Conn, error) {
+func handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (*tls.Conn, error) {
 	t := tls.Client(conn, cfg)
 	err := t.HandshakeContext(ctx)
 	if err == nil {

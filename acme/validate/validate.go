@@ -1,9 +1,10 @@
 // Package validate asks the outside world whether an identifier's holder shows a key authorization: http-01 (RFC 8555
-// §8.3), dns-01 (§8.4) and tls-alpn-01 (RFC 8737), for DNS names and addresses (RFC 8738).
+// §8.3), dns-01 (§8.4), tls-alpn-01 (RFC 8737), and by draft dns-account-01 and dns-persist-01, for DNS names and addresses
+// (RFC 8738); and whether its owner lets us issue (CAA, RFC 8659 and RFC 8657).
 //
 // Whoever orders a certificate chooses where we connect, so everything here is bounded: time, octets, redirects, CNAMEs,
 // addresses tried. Where we connect is an Egress's decision about the very address that is dialled, taken again for each
-// redirect, so that a name that changes its address in between gains nothing. No proxy is taken from the environment,
+// redirect, so that a name that changes its address in between gains nothing; a scope may narrow it (Rules). No proxy is taken from the environment,
 // nothing is kept between two checks: no cookie, connection or cached answer. https certificates met after a redirect are
 // not verified (RFC 8555 §8.3 starts from plain HTTP; a redirect to https proves no more and no less).
 //
@@ -11,15 +12,13 @@
 package validate
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"net"
-	"net/netip"
-	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/acme"
-	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 // Bounds of one check.
@@ -34,18 +33,25 @@ const (
 type Config struct {
 	// Resolver is the DNS server to ask, HOST:PORT with an address for a host. Empty: those of /etc/resolv.conf.
 	Resolver string
-	// HTTPPort and TLSPort are where http-01 and tls-alpn-01 connect. Zero: 80 and 443. Other ports are for tests only:
-	// RFC 8555 §8.3 and RFC 8737 §3 name theirs because low ports are the administrator's.
+	// HTTPPort and TLSPort are where http-01 and tls-alpn-01 connect. Zero: 80 and 443. RFC 8555 §8.3 and RFC 8737 §3 name
+	// theirs because low ports are the administrator's: others are for networks where that is otherwise so, and for tests.
 	HTTPPort, TLSPort uint16
 	// Egress says which addresses may be connected to.
 	Egress Egress
+	// Scopes narrow all this for scopes and what is below them.
+	Scopes map[identity.Scope]Rules
+	// CAA says whose records let us issue, and by which names dns-persist-01 records name us.
+	CAA CAA
+	// Now is the clock that dns-persist-01 records expire by. Nil: none of them that expires is taken.
+	Now func() time.Time
 }
 
-// A Validator implements acme.Validator.
+// A Validator implements acme.Validator and acme.Permission.
 type Validator struct {
-	resolver          *resolver
-	httpPort, tlsPort uint16
-	egress            Egress
+	base   *reach
+	scopes map[identity.Scope]*reach
+	caa    CAA
+	now    func() time.Time
 }
 
 // New returns a Validator. It reads /etc/resolv.conf when cfg names no resolver, and refuses a resolver that is no address.
@@ -54,14 +60,13 @@ func New(cfg Config) (*Validator, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Validator{resolver: r, httpPort: cfg.HTTPPort, tlsPort: cfg.TLSPort, egress: cfg.Egress}
-	if v.httpPort == 0 {
-		v.httpPort = 80
+	if err := cfg.CAA.check(); err != nil {
+		return nil, err
 	}
-	if v.tlsPort == 0 {
-		v.tlsPort = 443
-	}
-	return v, nil
+	v := &Validator{caa: cfg.CAA, now: cfg.Now}
+	v.base = &reach{resolver: r, httpPort: cmp.Or(cfg.HTTPPort, 80), tlsPort: cmp.Or(cfg.TLSPort, 443), egress: cfg.Egress}
+	v.scopes, err = reaches(v.base, cfg.Scopes)
+	return v, err
 }
 
 // Validate performs c and returns what it saw, or why it does not count. It takes 20 seconds at most.
@@ -71,13 +76,18 @@ func (v *Validator) Validate(ctx context.Context, c acme.Check) (acme.Evidence, 
 	if !offered(c) { // the domain offers no such challenge: this is the second lock on that door
 		return acme.Evidence{}, refuse(acme.Malformed, "%s cannot prove control of %s", c.Method, c.Name)
 	}
+	r := v.reach(c.Scope)
 	switch c.Method {
 	case acme.HTTP01:
-		return v.http01(ctx, c)
+		return r.http01(ctx, c)
 	case acme.TLSALPN01:
-		return v.tlsALPN01(ctx, c)
+		return r.tlsALPN01(ctx, c)
 	case acme.DNS01:
-		return v.dns01(ctx, c)
+		return r.dns01(ctx, c, "_acme-challenge.")
+	case acme.DNSAccount01:
+		return r.dnsAccount01(ctx, c)
+	case acme.DNSPersist01:
+		return v.dnsPersist01(ctx, c)
 	}
 	return acme.Evidence{}, refuse(acme.Malformed, "no such challenge type %.40q", c.Method)
 }
@@ -89,60 +99,6 @@ func offered(c acme.Check) bool {
 		}
 	}
 	return false
-}
-
-// addresses resolves a name to what may be dialled, or says why nothing may.
-func (v *Validator) addresses(ctx context.Context, name cert.Name) ([]netip.Addr, *acme.Problem) {
-	if name.Kind() == cert.IP {
-		return []netip.Addr{name.Addr()}, nil
-	}
-	if isLocalhost(name.Value()) {
-		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
-	}
-	return v.resolver.addresses(ctx, name.Value())
-}
-
-// isLocalhost reports whether name always means loopback (RFC 6761 §6.3: "recognize localhost names as special and …
-// always return the IP loopback address").
-func isLocalhost(name string) bool {
-	return name == "localhost" || strings.HasSuffix(name, ".localhost")
-}
-
-// dial connects to the first address of name that answers on port. The address that passed the egress check is the
-// address that is dialled: nothing resolves it again.
-func (v *Validator) dial(ctx context.Context, name cert.Name, port uint16) (net.Conn, netip.AddrPort, *acme.Problem) {
-	found, p := v.addresses(ctx, name)
-	if p != nil {
-		return nil, netip.AddrPort{}, p
-	}
-	var failures []string
-	for i, a := range found {
-		if i == maxAddresses {
-			failures = append(failures, fmt.Sprintf("%d more not tried", len(found)-i))
-			break
-		}
-		to := netip.AddrPortFrom(a.Unmap(), port)
-		conn, err := v.dialAddress(ctx, to)
-		if err == nil {
-			return conn, to, nil
-		}
-		failures = append(failures, fmt.Sprintf("%s: %s", to, err))
-	}
-	return nil, netip.AddrPort{}, refuse(acme.Connection, "connecting to %s: %s", name.Value(), strings.Join(failures, "; "))
-}
-
-func (v *Validator) dialAddress(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	if err := v.egress.check(to); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, plainReason(err)
-	}
-	return conn, nil
 }
 
 // deadline makes conn end when ctx does: by its deadline, or at once when it is cancelled.

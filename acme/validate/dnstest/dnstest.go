@@ -20,6 +20,7 @@ type Server struct {
 	rcodes  map[string]int
 	asked   []string
 	answer  func(q *dns.Msg) *dns.Msg
+	fold    bool
 }
 
 // New starts a server on a free port.
@@ -102,6 +103,13 @@ func (s *Server) Fail(name string, rcode int) {
 	s.rcodes[dns.Fqdn(strings.ToLower(name))] = rcode
 }
 
+// Fold makes the server repeat questions in lower case, as some do.
+func (s *Server) Fold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fold = true
+}
+
 // Answer replaces how the server answers; nil from f means no answer at all.
 func (s *Server) Answer(f func(q *dns.Msg) *dns.Msg) {
 	s.mu.Lock()
@@ -135,6 +143,9 @@ func (s *Server) reply(q *dns.Msg, room int) *dns.Msg {
 		return s.answer(q)
 	}
 	m := new(dns.Msg).SetReply(q)
+	if s.fold {
+		m.Question[0].Name = name
+	}
 	if rcode, ok := s.rcodes[name]; ok {
 		return m.SetRcode(q, rcode)
 	}
