@@ -14,6 +14,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"internal/uid":      {Pure, nil, nil},
 		"internal/identity": {Pure, []string{"internal/cert"}, nil},
 		"internal/audit":    {Pure, []string{"internal/cert", "internal/identity"}, nil},
+		"internal/limit":    {Pure, []string{"internal/identity"}, nil},
 		"internal/policy": {
 			Pure,
 			[]string{"internal/cert", "internal/identity"},
@@ -21,7 +22,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 
 		"kms":     {Domain, []string{"internal/cert"}, nil},
-		"ca/tbs":  {Domain, []string{"internal/cert", "ca/lint", "kms"}, []string{"golang.org/x/crypto/cryptobyte"}},
+		"ca/tbs":  {Domain, []string{"internal/cert", "internal/uid", "ca/lint", "kms"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca/lint": {Domain, []string{"internal/cert", "internal/uid"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca": {
 			Domain,
@@ -31,7 +32,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/incident": {Domain, []string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"}, nil},
 		"acme": {
 			Domain,
-			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "ca"},
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/limit", "internal/policy", "internal/uid", "ca"},
 			nil,
 		},
 
@@ -41,6 +42,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"golang.org/x/crypto/cryptobyte"},
 		},
 		"ca/ocsp": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
+		"ca/seal": {
+			Domain,
+			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/uid", "kms"},
+			[]string{"golang.org/x/crypto/cryptobyte", "golang.org/x/mod"},
+		},
 
 		"migrations":                {Plumbing, nil, nil},
 		"internal/postgres":         {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
@@ -56,6 +62,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"internal/identity", "internal/web"},
 			[]string{"github.com/swaggest/jsonschema-go"},
 		},
+		"internal/feed": {Plumbing, []string{"internal/audit", "internal/cert"}, nil},
 		"internal/tenancy": {
 			Plumbing,
 			[]string{"internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
@@ -65,9 +72,14 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/ledger": {
 			Adapter,
 			[]string{
-				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "ca/tbs", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
 				"internal/uid",
 			},
+			[]string{pgx},
+		},
+		"ca/seal/store": {
+			Adapter,
+			[]string{"ca/seal", "ca/tbs", "internal/audit", "internal/cert", "internal/identity", "internal/postgres", "internal/uid"},
 			[]string{pgx},
 		},
 		"acme/store": {
@@ -76,7 +88,8 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{pgx},
 		},
 		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
-		"acme/validate": {Adapter, []string{"acme", "internal/cert"}, []string{"github.com/miekg/dns"}},
+		"acme/validate": {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
+		"kms/stepkms":   {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
 		"kms/softkms":   {Adapter, []string{"kms", "internal/postgres"}, []string{pgx}},
 		"internal/selfcert": {
 			Adapter,
@@ -87,20 +100,31 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/api": {
 			Door,
 			[]string{
-				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
-				"internal/web",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/feed", "internal/identity", "internal/policy",
+				"internal/uid", "internal/web",
 			},
 			[]string{echo},
 		},
+		"ca/seal/api": {Door, []string{"ca/seal", "internal/cert", "internal/identity", "internal/web"}, nil},
 		"acme/api": {
 			Door,
 			[]string{
-				"acme", "acme/jws", "acme/validate", "ca", "internal/cert", "internal/identity", "internal/policy", "internal/uid",
-				"internal/web",
+				"acme", "acme/jws", "acme/validate", "ca", "internal/cert", "internal/identity", "internal/limit", "internal/policy",
+				"internal/uid", "internal/web",
 			},
 			[]string{echo},
 		},
 
+		"internal/limit/store": {
+			Plumbing,
+			[]string{"internal/audit", "internal/identity", "internal/limit", "internal/postgres"},
+			[]string{pgx},
+		},
+		"internal/limit/api": {
+			Door,
+			[]string{"internal/identity", "internal/limit", "internal/policy", "internal/web"},
+			nil,
+		},
 		"internal/tenancy/api": {
 			Door,
 			[]string{"internal/identity", "internal/policy", "internal/tenancy", "internal/web"},

@@ -7,6 +7,9 @@
 // a row cannot be passed off as another. It is opened when first used and then stays in memory. The package is no HSM:
 // who may read this process's memory has its keys.
 //
+// Where a Provider is configured, such as an HSM, new keys are made there, and the row says where; keys of before stay where
+// they are. Every signature of such a key goes through a kms.Pool, because a provider may hang.
+//
 // The invariant: a row of kms_key never changes, and the primary key decides which replica's key has a name.
 //
 // A Keyring and its keys may be used concurrently.
@@ -33,6 +36,10 @@ type Config struct {
 	Passphrase Passphrase
 	// Now is the process's clock. It dates rows; nothing else depends on it.
 	Now func() time.Time
+	// Provider keeps the private halves of new keys. Nil: they are sealed here.
+	Provider Provider
+	// Limits bound what a key of a provider may cost those who wait for it.
+	Limits kms.Limits
 }
 
 // A Keyring is a kms.Keyring.
@@ -40,6 +47,9 @@ type Keyring struct {
 	db  *postgres.DB
 	now func() time.Time
 	box box
+
+	provider Provider // nil: none
+	limits   kms.Limits
 
 	mu   sync.Mutex
 	keys map[string]kms.Key // those used so far
@@ -59,7 +69,7 @@ func open(ctx context.Context, cfg Config, iterations int) (*Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening keyring: %w", err)
 	}
-	return &Keyring{db: cfg.DB, now: cfg.Now, box: b, keys: make(map[string]kms.Key)}, nil
+	return &Keyring{db: cfg.DB, now: cfg.Now, box: b, provider: cfg.Provider, limits: cfg.Limits, keys: make(map[string]kms.Key)}, nil
 }
 
 // Key implements kms.Keyring.
@@ -77,7 +87,12 @@ func (r *Keyring) Key(ctx context.Context, name string) (kms.Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading key %s: %w", name, err)
 	}
-	if key, err = r.unseal(row); err != nil {
+	if row.heldAt != nil {
+		key, err = r.fetch(ctx, row)
+	} else {
+		key, err = r.unseal(row)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("opening key %s: %w", name, err)
 	}
 	return r.keep(key), nil
@@ -99,16 +114,17 @@ type row struct {
 	name      string
 	algorithm kms.Algorithm
 	public    []byte // SubjectPublicKeyInfo, DER
-	sealed    []byte // PKCS #8, sealed
+	sealed    []byte // PKCS #8, sealed; nil when a provider has it
+	heldAt    *string
 }
 
 func (r *Keyring) load(ctx context.Context, name string) (row, error) {
 	k := row{name: name}
 	err := r.db.QueryRow(ctx, `
-		SELECT algorithm, public, sealed
+		SELECT algorithm, public, sealed, held_at
 		FROM   kms_key
 		WHERE  name = @name`,
-		pgx.NamedArgs{"name": name}).Scan(&k.algorithm, &k.public, &k.sealed)
+		pgx.NamedArgs{"name": name}).Scan(&k.algorithm, &k.public, &k.sealed, &k.heldAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return row{}, kms.ErrNotFound
 	}
@@ -122,6 +138,9 @@ func (r *Keyring) Create(ctx context.Context, name string, alg kms.Algorithm) (k
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("making key %s: %w", name, err)
+	}
+	if r.provider != nil {
+		return r.make(ctx, name, alg)
 	}
 	private, err := alg.Generate()
 	if err != nil {
@@ -139,10 +158,10 @@ func (r *Keyring) Create(ctx context.Context, name string, alg kms.Algorithm) (k
 
 func (r *Keyring) insert(ctx context.Context, k row) error {
 	tag, err := r.db.Exec(ctx, `
-		INSERT INTO kms_key (name, algorithm, public, sealed, created_at)
-		VALUES (@name, @algorithm, @public, @sealed, @now)
+		INSERT INTO kms_key (name, algorithm, public, sealed, held_at, created_at)
+		VALUES (@name, @algorithm, @public, @sealed, @held_at, @now)
 		ON CONFLICT ON CONSTRAINT kms_key_pk DO NOTHING`,
-		pgx.NamedArgs{"name": k.name, "algorithm": k.algorithm, "public": k.public, "sealed": k.sealed, "now": r.now()})
+		pgx.NamedArgs{"name": k.name, "algorithm": k.algorithm, "public": k.public, "sealed": k.sealed, "held_at": k.heldAt, "now": r.now()})
 	if err == nil && tag.RowsAffected() == 0 {
 		return kms.ErrExists
 	}
@@ -180,11 +199,16 @@ func (r *Keyring) unseal(k row) (kms.Key, error) {
 	if err != nil || !ok {
 		return nil, errors.New("what was sealed is not a private key")
 	}
-	public, err := x509.MarshalPKIXPublicKey(private.Public())
-	if err != nil || string(public) != string(k.public) {
+	if !k.isOf(private.Public()) {
 		return nil, errors.New("the public half stored beside it is not its own: the row was altered")
 	}
 	return newKey(k.name, private), nil
+}
+
+// isOf reports whether the row is of the key whose public half is given.
+func (k row) isOf(public crypto.PublicKey) bool {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	return err == nil && string(der) == string(k.public)
 }
 
 // keyPurpose is the associated data of a sealed private key. Neither part may contain the separator.

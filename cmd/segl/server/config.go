@@ -34,6 +34,8 @@ type Config struct {
 	// PassphraseFile holds the passphrase that opens the keys. A systemd credential is one such file; it may not be
 	// readable by others.
 	PassphraseFile string `yaml:"passphrase_file"`
+	// Keys says where new signing keys are made. Default: sealed in the database.
+	Keys Keys `yaml:"keys"`
 
 	// Listen says where each listener accepts connections, as host:port. Port 0 picks a free one.
 	Listen Listen `yaml:"listen"`
@@ -66,6 +68,21 @@ type Database struct {
 	MaxConns int32 `yaml:"max_conns"`
 	// AllowUnsafe names the durability checks to let pass, such as fsync. Default none.
 	AllowUnsafe []string `yaml:"allow_unsafe"`
+}
+
+// Keys says who keeps private keys.
+type Keys struct {
+	// Provider is the URI of a key manager, such as
+	// pkcs11:module-path=/usr/lib/softhsm/libsofthsm2.so;token=segl;max-sessions=16?pin-source=/run/credentials/segl.service/pin.
+	// Keys made before stay where they are. Its PIN stands in a file. pkcs11 needs bin/segl-pkcs11; awskms, azurekms, cloudkms
+	// and tpmkms a build with that tag. Default: none.
+	Provider string `yaml:"provider"`
+	// Workers is how many signatures a key of the provider makes at once. Default 8.
+	Workers int `yaml:"workers"`
+	// Queue is how many more may wait for it; the rest are answered 503 at once. Default 64 a worker.
+	Queue int `yaml:"queue"`
+	// Deadline bounds a signature; a key that misses it is left alone for a while. Default 5s.
+	Deadline time.Duration `yaml:"deadline"`
 }
 
 // Listen has an address per listener.

@@ -24,7 +24,9 @@ import (
 	"codeberg.org/dataverket/segl/internal/selfcert"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/web"
+	"codeberg.org/dataverket/segl/kms"
 	"codeberg.org/dataverket/segl/kms/softkms"
+	"codeberg.org/dataverket/segl/kms/stepkms"
 	"codeberg.org/dataverket/segl/migrations"
 )
 
@@ -40,6 +42,7 @@ type Server struct {
 	ledger   *ledger.Ledger
 	scopes   *tenancy.Registry
 	keyring  *softkms.Keyring
+	provider *stepkms.Provider // nil: the keyring keeps its keys itself
 	ca       *ca.CA
 	standing *ca.Standing
 	roots    *x509.CertPool
@@ -175,7 +178,15 @@ func (s *Server) openKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.keyring, err = softkms.Open(ctx, softkms.Config{DB: s.db, Passphrase: pass, Now: s.now})
+	k := s.cfg.Keys
+	keys := softkms.Config{DB: s.db, Passphrase: pass, Now: s.now, Limits: kms.Limits{Workers: k.Workers, Queue: k.Queue, Deadline: k.Deadline}}
+	if k.Provider != "" {
+		if s.provider, err = stepkms.Open(ctx, k.Provider); err != nil {
+			return err
+		}
+		keys.Provider = s.provider
+	}
+	s.keyring, err = softkms.Open(ctx, keys)
 	return err
 }
 
@@ -316,6 +327,9 @@ func (s *Server) Close() {
 	}
 	if s.ledger != nil {
 		s.ledger.Close()
+	}
+	if s.provider != nil {
+		s.provider.Close() //nolint:errcheck // nothing of it is needed any more
 	}
 	if s.db != nil {
 		s.db.Close()

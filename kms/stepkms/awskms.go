@@ -1,0 +1,5 @@
+//go:build awskms
+
+package stepkms
+
+import _ "go.step.sm/crypto/kms/awskms"

@@ -1,0 +1,5 @@
+//go:build azurekms
+
+package stepkms
+
+import _ "go.step.sm/crypto/kms/azurekms"

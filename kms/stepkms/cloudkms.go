@@ -1,0 +1,5 @@
+//go:build cloudkms
+
+package stepkms
+
+import _ "go.step.sm/crypto/kms/cloudkms"

@@ -1,0 +1,5 @@
+//go:build tpmkms
+
+package stepkms
+
+import _ "go.step.sm/crypto/kms/tpmkms"
