@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,7 +10,6 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/tbs"
-	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
@@ -20,8 +18,6 @@ import (
 // them, and never change.
 
 const (
-	// packedMark is the first octet of packed bytes; DER begins with 30.
-	packedMark = 0x00
 	// framesEach bounds how many frames an authority and profile get: one is made when the last one spares little, as after
 	// a change of URLs.
 	framesEach = 8
@@ -33,10 +29,10 @@ const (
 
 // frames are those that have been read or made.
 type frames struct {
+	*tbs.Frames
 	db *postgres.DB
 
 	mu     sync.RWMutex // guards what follows; never held over I/O
-	byID   map[int64]*tbs.Frame
 	byKind map[frameKind]kindFrames
 	making map[frameKind]bool
 }
@@ -53,15 +49,25 @@ type kindFrames struct {
 }
 
 func newFrames(db *postgres.DB) *frames {
-	return &frames{db: db, byID: map[int64]*tbs.Frame{}, byKind: map[frameKind]kindFrames{}, making: map[frameKind]bool{}}
+	read := func(ctx context.Context, id int64) (body []byte, err error) {
+		err = db.QueryRow(ctx, `
+			SELECT body
+			FROM   frame
+			WHERE  id = $1`, id).Scan(&body)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, errors.New("it is not in the ledger: rows were taken away, or restored in part")
+		}
+		return body, err
+	}
+	return &frames{Frames: tbs.NewFrames(read), db: db, byKind: map[frameKind]kindFrames{}, making: map[frameKind]bool{}}
 }
 
 // pack returns what is stored of an intent's bytes: all of them while the first frame of its kind is being made.
 func (f *frames) pack(ctx context.Context, in ca.Intent) ([]byte, error) {
-	if len(in.TBS) < framedAbove || in.TBS[0] == packedMark {
+	if len(in.TBS) < framedAbove {
 		return in.TBS, nil
 	}
-	kind, serial := frameKind{in.Authority, in.Profile}, in.Serial.Bytes()
+	kind := frameKind{in.Authority, in.Profile}
 	now, known := f.newest(kind)
 	if !known {
 		var err error
@@ -70,7 +76,7 @@ func (f *frames) pack(ctx context.Context, in ca.Intent) ([]byte, error) {
 		}
 	}
 	if now.id != 0 {
-		packed, spared, err := f.against(ctx, now.id, in.TBS, serial)
+		packed, spared, err := f.Pack(ctx, now.id, in.TBS, in.Serial)
 		if err != nil || spared >= framedAbove || now.count >= framesEach {
 			return packed, err
 		}
@@ -82,7 +88,7 @@ func (f *frames) pack(ctx context.Context, in ca.Intent) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	packed, _, err := f.against(ctx, id, in.TBS, serial)
+	packed, _, err := f.Pack(ctx, id, in.TBS, in.Serial)
 	return packed, err
 }
 
@@ -91,62 +97,6 @@ func (f *frames) newest(kind frameKind) (kindFrames, bool) {
 	defer f.mu.RUnlock()
 	v, ok := f.byKind[kind]
 	return v, ok
-}
-
-func (f *frames) against(ctx context.Context, id int64, bytes, serial []byte) (packed []byte, spared int, err error) {
-	frame, err := f.frame(ctx, id)
-	if err != nil {
-		return nil, 0, err
-	}
-	packed = binary.AppendUvarint(append(make([]byte, 0, len(bytes)), packedMark), uint64(id)) //nolint:gosec // an identity
-	packed, spared = frame.Pack(packed, bytes, serial)
-	return packed, spared, nil
-}
-
-// unpack returns the to-be-signed bytes of which stored is kept.
-func (f *frames) unpack(ctx context.Context, stored []byte, s cert.Serial) ([]byte, error) {
-	if len(stored) == 0 || stored[0] != packedMark {
-		return stored, nil
-	}
-	id, n := binary.Uvarint(stored[1:])
-	if n <= 0 {
-		return nil, fmt.Errorf("reading the intent of %s: its stored form is damaged", s)
-	}
-	frame, err := f.frame(ctx, int64(id)) //nolint:gosec // not found if it is none
-	if err != nil {
-		return nil, fmt.Errorf("reading the intent of %s: %w", s, err)
-	}
-	out, err := frame.Unpack(stored[1+n:], s.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("reading the intent of %s: %w", s, err)
-	}
-	return out, nil
-}
-
-// frame returns one by its number.
-func (f *frames) frame(ctx context.Context, id int64) (*tbs.Frame, error) {
-	f.mu.RLock()
-	frame := f.byID[id]
-	f.mu.RUnlock()
-	if frame != nil {
-		return frame, nil
-	}
-	var body []byte
-	err := f.db.QueryRow(ctx, `
-		SELECT body
-		FROM   frame
-		WHERE  id = $1`, id).Scan(&body)
-	if errors.Is(missing(err), ca.ErrNotFound) {
-		return nil, fmt.Errorf("frame %d is not in the ledger: it has been tampered with, or restored in part", id)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading frame %d: %w", id, err)
-	}
-	frame = tbs.NewFrame(body)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.byID[id] = frame
-	return frame, nil
 }
 
 // find reads which frames a kind has.
@@ -181,14 +131,12 @@ func (f *frames) make(ctx context.Context, kind frameKind, body []byte) (id int6
 		INSERT INTO frame (authority, profile, body)
 		VALUES ($1, $2, $3)
 		RETURNING id`, kind.authority, kind.profile, body)
-	frame := tbs.NewFrame(body)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.making, kind)
 	if err != nil {
 		return 0, fmt.Errorf("writing a frame for authority %d, profile %s: %w", kind.authority, kind.profile, err)
 	}
-	v := f.byKind[kind]
-	f.byID[made[0]], f.byKind[kind] = frame, kindFrames{made[0], v.count + 1}
+	f.byKind[kind] = kindFrames{made[0], f.byKind[kind].count + 1}
 	return made[0], nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -29,20 +28,12 @@ type leaf struct {
 // leafOf returns where id is kept, whether or not that is there.
 func leafOf(id uid.UID) leaf { return leaf{id.Kind(), id.Site(), id.Epoch()} }
 
-// of returns the name of v in the partitioned table parent, which is a word of ours: numbers alone come from the identifier, so
-// it needs no quotes (make_epoch in 0001_ledger.sql names partitions the same way).
+// of returns the name of v in the partitioned table parent, a word of ours.
 func (v leaf) of(parent string) string {
 	if v.kind == uid.Request && parent == "origin" {
 		return "origin_request" // has no epochs: its rows go one by one, after a day
 	}
-	b := make([]byte, 0, len(parent)+len("_10_s255_e2147483647"))
-	b = append(b, parent...)
-	b = append(b, '_')
-	b = strconv.AppendUint(b, uint64(v.kind), 16)
-	b = append(b, "_s"...)
-	b = strconv.AppendUint(b, uint64(v.site), 10)
-	b = append(b, "_e"...)
-	return string(strconv.AppendInt(b, int64(v.epoch), 10))
+	return uid.Partition(parent, v.kind, v.site, v.epoch)
 }
 
 // before reports whether the identifiers of v sort before those of w.

@@ -23,6 +23,7 @@ func nameMark(der []byte) int64 {
 
 // marked are the marks of one certificate.
 type marked struct {
+	key     *int64 // nil: the bytes are none of ours, and there is nothing to find them by
 	first   *int64 // nil: it has no names
 	further []int64
 }
@@ -30,11 +31,16 @@ type marked struct {
 // marksOf reads the marks out of to-be-signed bytes, so that they say what the certificate says.
 func marksOf(body []byte) marked {
 	parts, err := tbs.Read(body)
-	if err != nil || len(parts.Names) == 0 {
+	if err != nil {
 		return marked{}
 	}
+	key := keyMark(sha256.Sum256(parts.SPKI))
+	m := marked{key: &key}
+	if len(parts.Names) == 0 {
+		return m
+	}
 	first := nameMark(parts.Names[0])
-	m := marked{first: &first}
+	m.first = &first
 	for _, n := range parts.Names[1:] {
 		m.further = append(m.further, nameMark(n))
 	}

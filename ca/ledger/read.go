@@ -54,7 +54,7 @@ func (l *Ledger) record(ctx context.Context, r row) (ca.Record, error) {
 	if err != nil {
 		return ca.Record{}, err
 	}
-	body, err := l.frames.unpack(ctx, r.TBS, serial)
+	body, err := l.frames.Unpack(ctx, r.TBS, serial)
 	if err != nil {
 		return ca.Record{}, err
 	}

@@ -2,8 +2,13 @@ package tbs
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"sync"
+
+	"codeberg.org/dataverket/segl/internal/cert"
 )
 
 // A Frame keeps to-be-signed bytes short. Those of one authority and profile differ in serial, validity, key and names, a
@@ -31,7 +36,7 @@ func NewFrame(tbs []byte) *Frame {
 }
 
 // Pack appends tbs, of the certificate with that serial, to dst in packed form, and returns how many octets the frame spared.
-func (f *Frame) Pack(dst, tbs, serial []byte) (packed []byte, spared int) {
+func (f *Frame) Pack(dst, tbs, serial []byte) (out []byte, spared int) {
 	literal, next := 0, 0 // where the literal began, and where in the frame the same place would be
 	for i := 0; i < len(tbs); {
 		from, n := f.match(tbs[i:], serial, next)
@@ -91,24 +96,24 @@ var errPacked = errors.New("unpacking to-be-signed bytes: the stored form is dam
 const maxUnpacked = 1 << 20
 
 // Unpack returns what was packed for the certificate with that serial.
-func (f *Frame) Unpack(packed, serial []byte) ([]byte, error) {
-	out := make([]byte, 0, len(f.body)+len(packed))
-	for len(packed) > 0 {
-		n, used := binary.Uvarint(packed)
-		if used <= 0 || n > uint64(len(packed)-used) {
+func (f *Frame) Unpack(stored, serial []byte) ([]byte, error) {
+	out := make([]byte, 0, len(f.body)+len(stored))
+	for len(stored) > 0 {
+		n, used := binary.Uvarint(stored)
+		if used <= 0 || n > uint64(len(stored)-used) {
 			return nil, errPacked
 		}
-		packed = packed[used:]
-		out = append(out, packed[:n]...)
-		if packed = packed[n:]; len(packed) == 0 {
+		stored = stored[used:]
+		out = append(out, stored[:n]...)
+		if stored = stored[n:]; len(stored) == 0 {
 			break
 		}
-		from, used := binary.Uvarint(packed)
+		from, used := binary.Uvarint(stored)
 		if used <= 0 {
 			return nil, errPacked
 		}
-		packed = packed[used:]
-		n, used = binary.Uvarint(packed)
+		stored = stored[used:]
+		n, used = binary.Uvarint(stored)
 		source := f.body
 		if from >= uint64(len(f.body)) {
 			source, from = serial, from-uint64(len(f.body))
@@ -117,7 +122,74 @@ func (f *Frame) Unpack(packed, serial []byte) ([]byte, error) {
 			return nil, errPacked
 		}
 		out = append(out, source[from:from+n]...)
-		packed = packed[used:]
+		stored = stored[used:]
+	}
+	return out, nil
+}
+
+// Stored bytes begin with packed, the number of a frame and what Pack wrote. DER begins with 30.
+const packed = 0x00
+
+// Frames are the numbered frames of a ledger. They read what is stored of to-be-signed bytes, and are safe for concurrent use.
+type Frames struct {
+	read func(ctx context.Context, id int64) (body []byte, err error)
+	mu   sync.RWMutex // guards known; never held while reading
+	// known are those read so far: an authority and profile has few, and they never change.
+	known map[int64]*Frame
+}
+
+// NewFrames returns frames of which read gives the bytes by their number.
+func NewFrames(read func(ctx context.Context, id int64) (body []byte, err error)) *Frames {
+	return &Frames{read: read, known: map[int64]*Frame{}}
+}
+
+// Get returns the frame with that number.
+func (f *Frames) Get(ctx context.Context, id int64) (*Frame, error) {
+	f.mu.RLock()
+	frame := f.known[id]
+	f.mu.RUnlock()
+	if frame != nil {
+		return frame, nil
+	}
+	body, err := f.read(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading frame %d: %w", id, err)
+	}
+	frame = NewFrame(body)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known[id] = frame
+	return frame, nil
+}
+
+// Pack returns what to store of tbs against the frame with that number, and how many octets that spares.
+func (f *Frames) Pack(ctx context.Context, id int64, tbs []byte, s cert.Serial) (stored []byte, spared int, err error) {
+	frame, err := f.Get(ctx, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	stored = binary.AppendUvarint(append(make([]byte, 0, len(tbs)), packed), uint64(id)) //nolint:gosec // an identity
+	stored, spared = frame.Pack(stored, tbs, s.Bytes())
+	return stored, spared, nil
+}
+
+// Unpack returns the to-be-signed bytes of which stored is kept, as they were signed: whatever is stored but begins otherwise
+// is all of them.
+func (f *Frames) Unpack(ctx context.Context, stored []byte, s cert.Serial) ([]byte, error) {
+	if len(stored) == 0 || stored[0] != packed {
+		return stored, nil
+	}
+	id, n := binary.Uvarint(stored[1:])
+	if n <= 0 {
+		return nil, fmt.Errorf("reading the intent of %s: %w", s, errPacked)
+	}
+	frame, err := f.Get(ctx, int64(id)) //nolint:gosec // not found if it is none
+	if err != nil {
+		return nil, fmt.Errorf("reading the intent of %s: %w", s, err)
+	}
+	out, err := frame.Unpack(stored[1+n:], s.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("reading the intent of %s: %w", s, err)
 	}
 	return out, nil
 }

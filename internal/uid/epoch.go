@@ -1,6 +1,9 @@
 package uid
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // EpochLength is one span of issuance time: one table partition, one CRL an authority, one unit of retention.
 const EpochLength = 7 * 24 * time.Hour
@@ -20,3 +23,22 @@ func (e Epoch) Start() time.Time {
 
 // End returns the first instant after e.
 func (e Epoch) End() time.Time { return (e + 1).Start() }
+
+// Partition returns the name of the partition of parent that holds what site makes of kind k in e. A statement that names it
+// costs the same for ever; one on parent costs more with each partition there is. It is made of parent, a word of ours, and
+// numbers, so it needs no quotes. make_epoch (migrations/0001_ledger.sql) names partitions the same way.
+func Partition(parent string, k Kind, site byte, e Epoch) string {
+	b := make([]byte, 0, len(parent)+len("_10_s255_e2147483647"))
+	b = append(b, parent...)
+	b = append(b, '_')
+	b = strconv.AppendUint(b, uint64(k), 16)
+	b = append(b, "_s"...)
+	b = strconv.AppendUint(b, uint64(site), 10)
+	b = append(b, "_e"...)
+	return string(strconv.AppendInt(b, int64(e), 10))
+}
+
+// Partition returns the name of the partition of parent that holds u.
+func (u UID) Partition(parent string) string {
+	return Partition(parent, u.Kind(), u.Site(), u.Epoch())
+}
