@@ -22,6 +22,8 @@ type Account struct {
 	Thumbprint  string // RFC 7638, of Key
 	Contact     []string
 	TermsAgreed bool
+	Terms       string  // the URL of those it agreed to last, if it agreed to any
+	Binding     uid.UID // the external account key it was made with, or zero
 	Created     time.Time
 	Deactivated time.Time // zero while it stands
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"codeberg.org/dataverket/segl/internal/limit"
 )
 
 // An ErrorType is one of the error types of RFC 8555 §6.7, without its URN prefix.
@@ -45,6 +47,7 @@ const urn = "urn:ietf:params:acme:error:"
 
 // statuses are the HTTP statuses that differ from 400 (RFC 8555 §6.7 leaves all but a few to the server).
 var statuses = map[ErrorType]int{
+	CAA:                     http.StatusForbidden,
 	Unauthorized:            http.StatusForbidden,
 	UserActionRequired:      http.StatusForbidden, // RFC 8555 §7.3.3
 	ExternalAccountRequired: http.StatusForbidden,
@@ -64,6 +67,10 @@ type Problem struct {
 	Subproblems []*Problem    // one for each identifier refused
 	Algorithms  []string      // of badSignatureAlgorithm: what would be taken (RFC 8555 §6.2)
 	RetryAfter  time.Duration // zero: nothing is said
+	Instance    string        // of userActionRequired: where a person is to go (RFC 8555 §7.3.3)
+	Terms       string        // of userActionRequired: the terms of service as they are now
+	Limit       limit.Name    // of rateLimited: which limit it was (RFC 8555 §6.6)
+	Help        string        // of rateLimited: where the limits are explained, filled in by the door
 }
 
 // problem makes a Problem; detail names the rule and the remedy.
@@ -103,11 +110,13 @@ type wireProblem struct {
 	Identifier  *Identifier `json:"identifier,omitempty"`
 	Subproblems []*Problem  `json:"subproblems,omitempty"`
 	Algorithms  []string    `json:"algorithms,omitempty"`
+	Instance    string      `json:"instance,omitempty"`
+	Limit       limit.Name  `json:"limit,omitempty"` // RFC 9457 §3.2: a member of ours
 }
 
 // MarshalJSON implements json.Marshaler.
 func (p *Problem) MarshalJSON() ([]byte, error) {
-	return json.Marshal(wireProblem{urn + string(p.Type), p.Detail, p.HTTPStatus(), p.Identifier, p.Subproblems, p.Algorithms})
+	return json.Marshal(wireProblem{urn + string(p.Type), p.Detail, p.HTTPStatus(), p.Identifier, p.Subproblems, p.Algorithms, p.Instance, p.Limit})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.

@@ -21,6 +21,7 @@ type Registration struct {
 	Contact      []string
 	TermsAgreed  bool
 	OnlyExisting bool
+	Proof        *Proof // of an external account key; nil: none is shown
 }
 
 // Register returns the account of r.Key in who's scope, and whether it is new.
@@ -53,14 +54,32 @@ func (s *Server) register(ctx context.Context, who identity.Caller, r Registrati
 	if s.Terms != "" && !r.TermsAgreed {
 		return Account{}, false, problem(UserActionRequired, `agree to %s with "termsOfServiceAgreed": true (RFC 8555 §7.3)`, s.Terms)
 	}
+	eab, err := s.bind(ctx, who, r.Proof)
+	if err != nil {
+		return Account{}, false, err
+	}
+	if err := s.limitAccount(ctx, who); err != nil {
+		return Account{}, false, err
+	}
 	now := s.Now()
 	a := Account{
 		ID: uid.New(uid.Account, s.Site, now), Scope: who.Scope, Key: r.Key, KeyID: key, Thumbprint: r.Thumbprint,
 		Contact: r.Contact, TermsAgreed: r.TermsAgreed, Created: now,
 	}
+	if r.TermsAgreed {
+		a.Terms = s.Terms
+	}
 	who.Actor = "acme:" + a.ID.String()
 	f := audit.Fact{At: now, Who: who, Scope: who.Scope, What: audit.AccountCreated, Subject: a.ID.String()}
-	a, made, err := s.Store.CreateAccount(ctx, a, f)
+	var made bool
+	if eab.ID.IsZero() {
+		a, made, err = s.Store.CreateAccount(ctx, a, f)
+	} else {
+		a, made, err = s.bound(ctx, who, a, eab, f)
+	}
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return Account{}, false, p
+	}
 	if err != nil {
 		return Account{}, false, fmt.Errorf("recording account %s: %w", a.ID, err)
 	}
@@ -71,6 +90,7 @@ func (s *Server) register(ctx context.Context, who identity.Caller, r Registrati
 type Change struct {
 	Contact    *[]string
 	Deactivate bool
+	Agree      bool // to the terms as they are now (RFC 8555 §7.3.3)
 }
 
 // Update changes h's account.
@@ -78,6 +98,11 @@ func (s *Server) Update(ctx context.Context, h Holder, c Change) (Account, error
 	a, err := s.read(ctx, h.ID) // what is remembered of contacts may be older than what another replica was told
 	if err != nil {
 		return Account{}, err
+	}
+	if c.Agree {
+		if a, err = s.agree(ctx, h, a); err != nil {
+			return Account{}, err
+		}
 	}
 	now := s.Now()
 	f := audit.Fact{At: now, Who: h.Caller(), Scope: h.Scope, What: audit.AccountChanged, Subject: a.ID.String()}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -14,13 +15,23 @@ type directory struct {
 	NewNonce   string `json:"newNonce"`
 	NewAccount string `json:"newAccount"`
 	NewOrder   string `json:"newOrder"`
+	NewAuthz   string `json:"newAuthz"`
 	RevokeCert string `json:"revokeCert"`
-	Meta       meta   `json:"meta"`
+	KeyChange  string `json:"keyChange"`
+	// RenewalInfo: RFC 9773 §3.
+	RenewalInfo string `json:"renewalInfo"`
+	Meta        meta   `json:"meta"`
 }
 
 type meta struct {
 	TermsOfService          string `json:"termsOfService,omitempty"`
 	ExternalAccountRequired bool   `json:"externalAccountRequired"`
+	SubdomainAuthAllowed    bool   `json:"subdomainAuthAllowed"` // RFC 9444 §4.4
+	// CAAIdentities: RFC 8555 §7.1.1: "the ACME server recognizes as referring to itself for the purposes of CAA record
+	// validation".
+	CAAIdentities []string `json:"caaIdentities,omitempty"`
+	// Profiles: draft-ietf-acme-profiles §3: "A map of profile names to human-readable descriptions of those profiles."
+	Profiles map[string]string `json:"profiles,omitempty"`
 }
 
 func (d *door) directory(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
@@ -32,13 +43,29 @@ func (d *door) directory(w http.ResponseWriter, r *http.Request, _ identity.Call
 	if err != nil {
 		return fail(w, err)
 	}
+	about, err := d.meta(r.Context(), scope)
+	if err != nil {
+		return fail(w, err)
+	}
 	at := d.at(scope)
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("Cache-Control", "public, max-age=60")
 	return json.NewEncoder(w).Encode(directory{
-		NewNonce: at.of(newNonce), NewAccount: at.of(newAccount), NewOrder: at.of(newOrder), RevokeCert: at.of(revokeCert),
-		Meta: meta{TermsOfService: d.Server.Terms},
+		NewNonce: at.of(newNonce), NewAccount: at.of(newAccount), NewOrder: at.of(newOrder), NewAuthz: at.of(newAuthz),
+		RevokeCert: at.of(revokeCert), KeyChange: at.of(keyChange),
+		RenewalInfo: at.of(renewalInfoAt), Meta: about,
 	})
+}
+
+// meta says what the directory of scope asks and offers.
+func (d *door) meta(ctx context.Context, scope identity.Scope) (meta, error) {
+	v, err := d.Server.Setting(ctx, scope)
+	if err != nil {
+		return meta{}, err
+	}
+	out := meta{TermsOfService: d.Server.Terms, CAAIdentities: d.Server.Identities, SubdomainAuthAllowed: true, ExternalAccountRequired: *v.BindingRequired}
+	out.Profiles, err = d.Server.Profiles(ctx, scope)
+	return out, err
 }
 
 // newNonce is RFC 8555 §7.2: "The server's response MUST include a Replay-Nonce header field containing a fresh nonce and

@@ -23,12 +23,27 @@ const (
 	EnrolmentUsed  = "enrolment.use"
 	ScopeCreated   = "scope.create"
 	ScopeChanged   = "scope.change"
+	ScopeSuspended = "scope.suspend"
+	ScopeResumed   = "scope.resume"
 	AuthorityMade  = "authority.create"
+
+	AuthorityActivated = "authority.activate"
+	AuthorityRetired   = "authority.retire"
+
 	OperatorAdded  = "operator.add"
 	AccountCreated = "account.create"
 	AccountChanged = "account.change"
-	Order          = "order.create"           // only ever refused: an order is its own row
-	Validate       = "authorization.validate" // likewise
+	// AuthorizationEnded: an account gave an authorization up.
+	AuthorizationEnded = "authorization.end"
+	Order              = "order.create"           // only ever refused: an order is its own row
+	Validate           = "authorization.validate" // likewise
+	Approve            = "authorization.approve"  // a name that an external account key spares its accounts the proof of
+	BindingMade        = "binding.create"
+	BindingUsed        = "binding.use"
+	BindingRevoked     = "binding.revoke"
+	ACMEChanged        = "acme.change"  // what a scope's directory asks and offers
+	LimitChanged       = "limit.change" // how much of something a scope may have
+	Limited            = "limit.exceed" // only ever refused
 )
 
 // A Fact is something that happened, or was refused.
@@ -51,6 +66,26 @@ const Insert = `
 	FROM   unnest($1::timestamptz[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[])
 	       AS f (at, scope, allowed, what, actor, act, serial, subject, why)
 	LEFT   JOIN scope s ON s.path = f.scope`
+
+// InsertRefusals is Insert for what was refused: it keeps the name of the request as well, by which whoever was refused finds
+// out why. Its arguments are RefusalColumns.
+const InsertRefusals = `
+	INSERT INTO fact (at, scope, allowed, what, actor, act, serial, subject, why, request)
+	SELECT f.at, s.id, f.allowed, f.what, f.actor, nullif(f.act, ''), f.serial, nullif(f.subject, ''), nullif(f.why, ''), nullif(f.request, '')
+	FROM   unnest($1::timestamptz[], $2::text[], $3::boolean[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[])
+	       AS f (at, scope, allowed, what, actor, act, serial, subject, why, request)
+	LEFT   JOIN scope s ON s.path = f.scope`
+
+// RefusalColumns turns facts into the arguments of InsertRefusals.
+func RefusalColumns(facts ...Fact) []any {
+	request := make([]string, len(facts))
+	for i, f := range facts {
+		if f.Refused {
+			request[i] = clip(f.Who.Request)
+		}
+	}
+	return append(Columns(facts...), request)
+}
 
 // Columns turns facts into the arguments of Insert.
 func Columns(facts ...Fact) []any {

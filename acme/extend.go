@@ -1,0 +1,38 @@
+package acme
+
+import "context"
+
+// extend sees that h may make order o, whose names the scope may have, and gives it what ask says besides names: from the
+// reading refusals to the counting ones, and last what is recorded before the order itself. It returns which of o's
+// authorizations need no proof.
+func (s *Server) extend(ctx context.Context, h Holder, ask NewOrder, o *Order) ([]int, error) {
+	if err := s.agrees(ctx, h); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.Profile, err = s.choose(ctx, h.Scope, ask.Profile); err != nil {
+		return nil, err
+	}
+	if err := s.date(o, ask); err != nil {
+		return nil, err
+	}
+	key, err := s.key(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.within(ctx, h, key, *o); err != nil {
+		return nil, err
+	}
+	if o.Replaces, err = s.predecessor(ctx, h, ask.Replaces, o.Names); err != nil {
+		return nil, err
+	}
+	if err := s.limitOrder(ctx, h, *o); err != nil {
+		return nil, err
+	}
+	if !o.Replaces.IsZero() {
+		if err := s.replace(ctx, o.Replaces.Serial, o.ID); err != nil {
+			return nil, err
+		}
+	}
+	return key.spares(*o)
+}

@@ -1,0 +1,115 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/limit"
+)
+
+// What is limited (RFC 8555 §6.6).
+const (
+	AccountsPerAddress limit.Name = "acme-accounts-per-address"
+	AccountsPerScope   limit.Name = "acme-accounts-per-scope"
+	OrdersPerAccount   limit.Name = "acme-orders-per-account"
+	OrdersPerScope     limit.Name = "acme-orders-per-scope"
+	OrdersPerName      limit.Name = "acme-orders-per-name"
+	FailuresPerName    limit.Name = "acme-failures-per-name"
+)
+
+// LimitsDefined returns the limits of ACME with the rates that hold where no scope has its own. They are generous: they stop
+// a client gone wild, and are not meant to be met by one that works.
+func LimitsDefined() []limit.Definition {
+	return []limit.Definition{
+		{AccountsPerAddress, limit.Rate{Count: 500, Per: time.Hour}, "new accounts from one address in one scope"},
+		{AccountsPerScope, limit.Rate{Count: 5000, Per: time.Hour}, "new accounts in one scope"},
+		{OrdersPerAccount, limit.Rate{Count: 20_000, Per: time.Hour}, "new orders of one account"},
+		{OrdersPerScope, limit.Rate{Count: 100_000, Per: time.Hour}, "new orders in one scope"},
+		{OrdersPerName, limit.Rate{Count: 300, Per: time.Hour}, "new orders for one name in one scope, those that replace a certificate excepted"},
+		{FailuresPerName, limit.Rate{Count: 60, Per: time.Hour}, "failed validations of one name by one account"},
+	}
+}
+
+// Limits counts uses of what is limited, across all replicas.
+type Limits interface {
+	// Take counts every charge, or returns a *limit.Exceeded: then some may have been counted. It never allows more than a
+	// rate does, whichever replicas are asked.
+	Take(ctx context.Context, charges ...limit.Charge) error
+	// Rate returns how much of a limit scope may have.
+	Rate(ctx context.Context, l limit.Name, scope identity.Scope) (limit.Rate, error)
+}
+
+// take counts charges of who. What exceeds a limit is a fact and a refusal.
+func (s *Server) take(ctx context.Context, who identity.Caller, charges ...limit.Charge) error {
+	if s.Limits == nil || len(charges) == 0 {
+		return nil
+	}
+	err := s.Limits.Take(ctx, charges...)
+	var e *limit.Exceeded
+	if !errors.As(err, &e) {
+		if err != nil {
+			return fmt.Errorf("counting against limits: %w", err)
+		}
+		return nil
+	}
+	f := audit.Fact{At: s.Now(), Who: who, Scope: e.Scope, What: audit.Limited, Refused: true, Subject: e.Subject, Why: string(e.Limit) + " " + e.Rate.String()}
+	if err := s.Store.Note(ctx, f); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	p := problem(RateLimited, "%s (RFC 8555 §6.6)", e)
+	p.RetryAfter, p.Limit = e.Wait, e.Limit
+	return p
+}
+
+// limitAccount counts a new account.
+func (s *Server) limitAccount(ctx context.Context, who identity.Caller) error {
+	charges := []limit.Charge{{Limit: AccountsPerScope, Scope: who.Scope, Subject: who.Scope.String()}}
+	if who.Remote.IsValid() {
+		charges = append(charges, limit.Charge{Limit: AccountsPerAddress, Scope: who.Scope, Subject: who.Scope.String() + " " + who.Remote.String()})
+	}
+	return s.take(ctx, who, charges...)
+}
+
+// limitOrder counts an order of h about to be recorded, and sees that none of its names failed validation too often. What
+// replaces a certificate is expected, and its names are not counted (RFC 9773 §5 lets a server favour it).
+func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
+	if s.Limits == nil {
+		return nil
+	}
+	charges := make([]limit.Charge, 0, 2+2*len(o.Names))
+	charges = append(charges,
+		limit.Charge{Limit: OrdersPerAccount, Scope: h.Scope, Subject: h.ID.String()},
+		limit.Charge{Limit: OrdersPerScope, Scope: h.Scope, Subject: h.Scope.String()})
+	for _, n := range o.Names {
+		if o.Replaces.IsZero() {
+			charges = append(charges, limit.Charge{Limit: OrdersPerName, Scope: h.Scope, Subject: h.Scope.String() + " " + n.String()})
+		}
+		c := failure(h, n)
+		c.Peek = true
+		charges = append(charges, c)
+	}
+	return s.take(ctx, h.Caller(), charges...)
+}
+
+// failure is what one failed validation of n counts against.
+func failure(h Holder, n cert.Name) limit.Charge {
+	return limit.Charge{Limit: FailuresPerName, Scope: h.Scope, Subject: h.ID.String() + " " + n.String()}
+}
+
+// failed counts a failed validation. That the rate is exceeded already is told to the next order.
+func (s *Server) failed(ctx context.Context, h Holder, n cert.Name) error {
+	if s.Limits == nil {
+		return nil
+	}
+	err := s.Limits.Take(ctx, failure(h, n))
+	var e *limit.Exceeded
+	if errors.As(err, &e) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,260 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/internal/limit"
+	"codeberg.org/dataverket/segl/internal/postgres"
+)
+
+// Bounds of grouping.
+const (
+	groupSize    = 64 // requests in a round trip
+	groupQueue   = 1024
+	groupTimeout = 10 * time.Second
+)
+
+// An ask is one charge on its way to the database, and its answer.
+type ask struct {
+	key    key
+	charge limit.Charge
+	rate   limit.Rate
+	want   int // uses; 0 to look only
+	taken  bool
+
+	granted int
+	wait    time.Duration // when nothing was granted, or, looking, nothing would be
+}
+
+// A group counts what came together in one round trip: while one is under way the next gathers. Its transactions write
+// nothing but unlogged rows: they wait for no disk.
+type group struct {
+	db    *postgres.DB
+	queue chan *batch
+	wait  sync.WaitGroup
+}
+
+type batch struct {
+	asks []*ask
+	err  error
+	done chan struct{}
+}
+
+func newGroup(db *postgres.DB) *group {
+	g := &group{db: db, queue: make(chan *batch, groupQueue)}
+	g.wait.Go(g.work)
+	return g
+}
+
+func (g *group) close() {
+	close(g.queue)
+	g.wait.Wait()
+}
+
+// do answers asks.
+func (g *group) do(ctx context.Context, asks []*ask) error {
+	b := &batch{asks: asks, done: make(chan struct{})}
+	select {
+	case g.queue <- b:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-b.done // bounded by groupTimeout: the answers are written to asks
+	return b.err
+}
+
+func (g *group) work() {
+	for first := range g.queue {
+		all := []*batch{first}
+	gather:
+		for len(all) < groupSize {
+			select {
+			case next, ok := <-g.queue:
+				if !ok {
+					break gather
+				}
+				all = append(all, next)
+			default:
+				break gather
+			}
+		}
+		var takes, peeks []*ask
+		for _, b := range all {
+			for _, a := range b.asks {
+				if a.want > 0 {
+					takes = append(takes, a)
+				} else {
+					peeks = append(peeks, a)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), groupTimeout) // it belongs to no single request
+		err := g.count(ctx, takes, peeks)
+		cancel()
+		for _, b := range all {
+			b.err = err
+			close(b.done)
+		}
+	}
+}
+
+// take grants what is left of each bucket, at most what is wanted: clear may not come to lie more than a burst ahead.
+// Buckets are taken in order, so that replicas never wait for each other in a circle.
+const take = `
+	INSERT INTO limit_bucket AS b (name, subject, clear, seen, step, burst, granted)
+	SELECT a.name, a.subject, t.now + a.step * least(a.want, a.burst), t.now, a.step, a.burst, least(a.want, a.burst)
+	FROM   unnest($1::text[], $2::text[], $3::bigint[], $4::integer[], $5::integer[]) AS a (name, subject, step, burst, want)
+	CROSS  JOIN (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS now) t
+	ORDER  BY a.name, a.subject
+	ON     CONFLICT ON CONSTRAINT limit_bucket_pk DO UPDATE
+	SET    seen = excluded.seen,
+	       step = excluded.step,
+	       burst = excluded.burst,
+	       granted = greatest(0, least(excluded.granted,
+	           (excluded.seen + excluded.step * excluded.burst - greatest(b.clear, excluded.seen)) / excluded.step)),
+	       clear = greatest(b.clear, excluded.seen) + excluded.step * greatest(0, least(excluded.granted,
+	           (excluded.seen + excluded.step * excluded.burst - greatest(b.clear, excluded.seen)) / excluded.step))
+	RETURNING b.name, b.subject, b.granted, b.clear - b.seen`
+
+const peek = `
+	SELECT b.name, b.subject, b.clear - t.now
+	FROM   unnest($1::text[], $2::text[]) AS a (name, subject)
+	CROSS  JOIN (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS now) t
+	CROSS  JOIN LATERAL (
+	           SELECT d.name, d.subject, d.clear
+	           FROM   limit_bucket d
+	           WHERE  d.name = a.name AND d.subject = a.subject
+	           LIMIT  1
+	       ) b`
+
+// count runs one round trip.
+func (g *group) count(ctx context.Context, takes, peeks []*ask) error {
+	var b pgx.Batch
+	wanted, looked := gathered(takes), gathered(peeks)
+	if len(wanted) > 0 {
+		b.Queue(take, wanted.columns()...)
+	}
+	if len(looked) > 0 {
+		b.Queue(peek, looked.columns()[:2]...)
+	}
+	results := g.db.SendBatch(ctx, &b)
+	var err error
+	if len(wanted) > 0 {
+		err = readTaken(results, wanted)
+	}
+	if err == nil && len(looked) > 0 {
+		err = readPeeked(results, looked)
+	}
+	return errors.Join(err, results.Close())
+}
+
+// A share is what several asks want of one bucket.
+type share struct {
+	key  key
+	asks []*ask
+}
+
+type shares []share
+
+// gathered puts asks of one bucket together, in the order of buckets.
+func gathered(asks []*ask) shares {
+	at := make(map[key]int, len(asks))
+	var all shares
+	for _, a := range asks {
+		i, ok := at[a.key]
+		if !ok {
+			i = len(all)
+			at[a.key] = i
+			all = append(all, share{key: a.key})
+		}
+		all[i].asks = append(all[i].asks, a)
+	}
+	slices.SortFunc(all, func(a, b share) int {
+		return cmp.Or(cmp.Compare(a.key.limit, b.key.limit), cmp.Compare(a.key.subject, b.key.subject))
+	})
+	return all
+}
+
+// columns are the arguments of take; the first two those of peek.
+func (all shares) columns() []any {
+	n := len(all)
+	names, subjects, steps := make([]string, n), make([]string, n), make([]int64, n)
+	bursts, wants := make([]int32, n), make([]int32, n)
+	for i, s := range all {
+		r := s.asks[0].rate
+		names[i], subjects[i], steps[i] = string(s.key.limit), s.key.subject, max(1, r.Step().Microseconds())
+		bursts[i] = int32(r.Count) //nolint:gosec // below limit's bound
+		for _, a := range s.asks {
+			wants[i] = min(wants[i]+int32(a.want), bursts[i]) //nolint:gosec // below leaseMost each
+		}
+	}
+	return []any{names, subjects, steps, bursts, wants}
+}
+
+func (all shares) find(name, subject string) (share, error) {
+	for _, s := range all {
+		if string(s.key.limit) == name && s.key.subject == subject {
+			return s, nil
+		}
+	}
+	return share{}, fmt.Errorf("counting uses: the answer is about %s of %.80q, which was not asked", name, subject)
+}
+
+// readTaken deals what was granted out: one to each first, the rest to the last.
+func readTaken(results pgx.BatchResults, all shares) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	var name, subject string
+	var granted int
+	var ahead int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &subject, &granted, &ahead}, func() error {
+		s, err := all.find(name, subject)
+		if err != nil {
+			return err
+		}
+		for _, a := range s.asks {
+			if granted == 0 {
+				a.wait = max(time.Microsecond, waitFor(a.rate, ahead))
+				continue
+			}
+			a.granted = 1
+			granted--
+		}
+		s.asks[0].granted += granted
+		return nil
+	})
+	return err
+}
+
+func readPeeked(results pgx.BatchResults, all shares) error {
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	var name, subject string
+	var ahead int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &subject, &ahead}, func() error {
+		s, err := all.find(name, subject)
+		for _, a := range s.asks {
+			a.wait = waitFor(a.rate, ahead)
+		}
+		return err
+	})
+	return err
+}
+
+// waitFor is how long until one more use is allowed of a bucket that is clear in so many microseconds; not above zero: now.
+func waitFor(r limit.Rate, ahead int64) time.Duration {
+	step := max(1, r.Step().Microseconds())
+	return time.Duration(ahead-step*int64(r.Count-1)) * time.Microsecond
+}
