@@ -72,8 +72,8 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/ledger": {
 			Adapter,
 			[]string{
-				"ca", "ca/incident", "ca/crl", "ca/ocsp", "ca/tbs", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/postgres",
-				"internal/uid",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "ca/tbs", "internal/audit", "internal/cert", "internal/duty", "internal/identity", "internal/policy",
+				"internal/postgres", "internal/uid",
 			},
 			[]string{pgx},
 		},
