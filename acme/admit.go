@@ -32,14 +32,8 @@ func (s *Server) Nonce(ctx context.Context) (string, error) {
 // still stands. The signature comes first: what anybody could have written costs us no write. With the account it returns
 // a.Claim if it is the account's and was read on the way; nil says nothing about it.
 func (s *Server) Admit(ctx context.Context, a Admission) (Account, *Authorization, error) {
-	acct, err := s.account(ctx, a.Account)
+	acct, err := s.signer(ctx, a)
 	if err != nil {
-		return Account{}, nil, err
-	}
-	if acct.Scope != a.Scope { // an account of another scope is nobody here
-		return Account{}, nil, noAccount()
-	}
-	if err := a.Verify(acct.Key); err != nil {
 		return Account{}, nil, err
 	}
 	claim := a.Claim
@@ -65,13 +59,49 @@ func (s *Server) Admit(ctx context.Context, a Admission) (Account, *Authorizatio
 	return acct, now.Claim, nil
 }
 
-// readmit decides by the account's new key about a request that its old one signed. The nonce is spent.
-func (s *Server) readmit(ctx context.Context, a Admission) (Account, error) {
+// signer returns the account that signed a. A signature that the remembered key did not make may be that of one which another
+// replica was told of since (RFC 8555 §7.3.5), so that it is checked by the recorded key too.
+func (s *Server) signer(ctx context.Context, a Admission) (Account, error) {
+	acct, known := s.accounts.get(a.Account)
+	if !known {
+		return s.verified(ctx, a)
+	}
+	if acct.Scope != a.Scope { // an account of another scope is nobody here
+		return Account{}, noAccount()
+	}
+	err := a.Verify(acct.Key)
+	if err == nil {
+		return acct, nil
+	}
+	now, rerr := s.read(ctx, a.Account)
+	if rerr != nil {
+		return Account{}, rerr
+	}
+	if now.KeyID == acct.KeyID {
+		return Account{}, err
+	}
+	return now, a.Verify(now.Key)
+}
+
+// verified reads the account of a and checks that it signed.
+func (s *Server) verified(ctx context.Context, a Admission) (Account, error) {
 	acct, err := s.read(ctx, a.Account)
 	if err != nil {
 		return Account{}, err
 	}
+	if acct.Scope != a.Scope {
+		return Account{}, noAccount()
+	}
 	return acct, a.Verify(acct.Key)
+}
+
+// readmit decides by the account's new key about a request that its old one signed. The nonce is spent.
+func (s *Server) readmit(ctx context.Context, a Admission) (Account, error) {
+	acct, err := s.verified(ctx, a)
+	if err == nil && acct.Status() == Deactivated { // since its standing was told
+		err = deactivated()
+	}
+	return acct, err
 }
 
 // AdmitKey spends the nonce of a request that is signed with the key in its own header. The caller has verified it.
@@ -92,13 +122,6 @@ func (s *Server) admit(ctx context.Context, nonce string, account, claim uid.UID
 		return Standing{}, problem(BadNonce, "the nonce is not one of ours, too old, or was used: sign again with the one in Replay-Nonce (RFC 8555 §6.5)")
 	}
 	return st, nil
-}
-
-func (s *Server) account(ctx context.Context, id uid.UID) (Account, error) {
-	if a, ok := s.accounts.get(id); ok {
-		return a, nil
-	}
-	return s.read(ctx, id)
 }
 
 func (s *Server) read(ctx context.Context, id uid.UID) (Account, error) {

@@ -35,6 +35,9 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 		// RFC 8555 §7.4: "A request to finalize an order will result in error if the order is not in the "ready" state."
 		return Order{}, problem(OrderNotReady, "the order is %s, not ready: see its authorizations", status)
 	}
+	if err := s.permit(ctx, h, o); err != nil {
+		return Order{}, err
+	}
 	f := Finalization{At: s.Now().UTC().Truncate(time.Microsecond), Key: req.Key, SPKI: req.SPKI, KeyID: req.KeyID}
 	// 1. Claim. From here the order is processing, for this key, whatever we return.
 	did, err := s.Store.Finalize(ctx, o.ID, f)
@@ -117,7 +120,8 @@ func sameNames(ordered []cert.Name, req cert.Request) error {
 func (s *Server) issue(ctx context.Context, who identity.Caller, o Order) (Order, error) {
 	f := o.Finalization
 	c, err := s.Issuer.Issue(ctx, who, ca.Request{
-		Scope: o.Scope, Profile: o.Profile, Origin: ca.Origin{ID: o.ID},
+		Scope: o.Scope, Profile: o.Profile, Origin: ca.Origin{ID: o.ID}, Replaces: o.Replaces.Serial,
+		NotBefore: o.NotBefore, NotAfter: o.NotAfter,
 		CSR: cert.Request{Key: f.Key, KeyID: f.KeyID, SPKI: f.SPKI, Names: o.Names},
 	})
 	if err == nil {
@@ -136,6 +140,11 @@ func (s *Server) issue(ctx context.Context, who identity.Caller, o Order) (Order
 		s.Log.Error("order given up", "order", o.ID.String(), "err", err)
 		p = problem(ServerInternal, "the certificate could not be made before the order expired: make a new order")
 	}
+	return s.fail(ctx, o, p)
+}
+
+// fail records that o will have no certificate.
+func (s *Server) fail(ctx context.Context, o Order, p *Problem) (Order, error) {
 	if err := s.Store.Fail(ctx, o.ID, s.Now(), p); err != nil {
 		return Order{}, fmt.Errorf("recording that order %s failed: %w", o.ID, err)
 	}
@@ -164,8 +173,19 @@ func (s *Server) Recover(ctx context.Context) error {
 		return fmt.Errorf("looking for orders without a certificate: %w", err)
 	}
 	for _, o := range orders {
-		who := Holder{Account: Account{ID: o.Account, Scope: o.Scope}}.Caller()
-		if _, err := s.issue(ctx, who, o); err != nil {
+		if o.Orphan {
+			if _, err := s.fail(ctx, o, deactivated()); err != nil {
+				return err
+			}
+			continue
+		}
+		h := Holder{Account: Account{ID: o.Account, Scope: o.Scope}}
+		if ok, err := s.permitLate(ctx, h, o); err != nil {
+			return err
+		} else if !ok {
+			continue
+		}
+		if _, err := s.issue(ctx, h.Caller(), o); err != nil {
 			return err
 		}
 	}

@@ -2,32 +2,29 @@ package acme
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // A NewOrder is what newOrder asks (RFC 8555 §7.4).
 type NewOrder struct {
 	Identifiers []Identifier
-	Profile     string // empty: the server's choice
-	Dated       bool   // asks for a notBefore or notAfter
+	Profile     string // empty: the scope's first
+	Replaces    string // a CertID (RFC 9773 §5); empty: nothing
+	// Ancestors are the ancestorDomain of each identifier (RFC 9444 §4.3), where one is given; nil: none is.
+	Ancestors           []string
+	NotBefore, NotAfter time.Time // zero: the profile decides
 }
 
 // NewOrder records an order of h for names its scope may have, each with an authorization to be proved.
 func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, error) {
-	if ask.Dated {
-		// RFC 8555 §7.4: "If the server rejects the request because of notBefore or notAfter …"
-		return Order{}, problem(Malformed, "notBefore and notAfter are not taken: leave them out, the profile decides")
-	}
-	if ask.Profile != "" && ask.Profile != profile {
-		return Order{}, problem(InvalidProfile, "profile %.40q: there is only %q; leave it out", ask.Profile, profile)
-	}
 	rights, err := s.Scopes.Chain(ctx, h.Scope)
 	if err != nil {
 		return Order{}, s.noScope(h.Scope, err)
@@ -36,23 +33,30 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	if p != nil {
 		return Order{}, s.refused(ctx, h, p)
 	}
+	above, p := ask.above()
+	if p != nil {
+		return Order{}, p
+	}
 	o := s.makeOrder(h, list)
+	approved, err := s.extend(ctx, h, ask, &o)
+	if err != nil {
+		return Order{}, err
+	}
+	if err := s.rest(ctx, h, &o, above); err != nil {
+		return Order{}, err
+	}
 	if err := s.Store.CreateOrder(ctx, o); err != nil {
 		return Order{}, fmt.Errorf("recording order %s: %w", o.ID, err)
 	}
 	s.memory.made(o)
-	return o, nil
+	return o, s.approve(ctx, h, &o, approved)
 }
 
 func (s *Server) makeOrder(h Holder, list []cert.Name) Order {
 	now := s.Now().UTC()
-	o := Order{ID: uid.New(uid.Order, s.Site, now), Account: h.ID, Scope: h.Scope, Profile: profile, Names: list, Expires: now.Add(orderLife)}
+	o := Order{ID: uid.New(uid.Order, s.Site, now), Account: h.ID, Scope: h.Scope, Names: list, Expires: now.Add(orderLife)}
 	for _, n := range list {
-		a := Authorization{ID: uid.New(uid.Authorization, s.Site, now), Account: h.ID, Name: n, Expires: now.Add(authorizationLife)}
-		if _, err := rand.Read(a.Token[:]); err != nil {
-			panic("acme: internal error: the system has no randomness: " + err.Error()) // crypto/rand never returns one since Go 1.24
-		}
-		o.Authorizations = append(o.Authorizations, a)
+		o.Authorizations = append(o.Authorizations, s.makeAuthorization(h, n, now))
 	}
 	return o
 }
@@ -81,6 +85,9 @@ func (s *Server) noScope(scope identity.Scope, err error) error {
 		p.Status = 404
 		return p
 	}
+	if r, ok := errors.AsType[*policy.Refusal](err); ok { // it is suspended
+		return problem(Unauthorized, "%s", r)
+	}
 	return fmt.Errorf("reading scope %s: %w", scope, err)
 }
 
@@ -101,18 +108,5 @@ func (s *Server) Order(ctx context.Context, h Holder, id uid.UID) (Order, error)
 
 // Authorization returns an authorization of h.
 func (s *Server) Authorization(ctx context.Context, h Holder, id uid.UID) (Authorization, error) {
-	if id.Kind() != uid.Authorization {
-		return Authorization{}, notFound("authorization")
-	}
-	if a, ok := s.memory.claim(id, h.ID); ok && a.Validation != nil {
-		return a, nil
-	}
-	a, err := s.Store.Authorization(ctx, id)
-	if errors.Is(err, ErrNotFound) || err == nil && a.Account != h.ID {
-		return Authorization{}, notFound("authorization")
-	}
-	if err != nil {
-		return Authorization{}, fmt.Errorf("reading authorization %s: %w", id, err)
-	}
-	return a, nil
+	return s.stored(ctx, h, id)
 }

@@ -33,6 +33,11 @@ type Order struct {
 	Names          []cert.Name
 	Authorizations []Authorization // one for each name, in their order
 	Expires        time.Time
+	NotBefore      time.Time // what was asked of the certificate (RFC 8555 §7.4); zero: the profile decides
+	NotAfter       time.Time
+	Replaces       CertID // the certificate that its own is to succeed (RFC 9773 §5), or zero
+
+	Orphan bool // its account was deactivated: nothing more is done for it (RFC 8555 §7.3.6)
 
 	Finalization *Finalization // what was asked to be certified; nil until then
 	Failure      *Problem      // why a finalized order will have no certificate
@@ -82,6 +87,7 @@ func (o Order) Problem() *Problem {
 	for _, a := range o.Authorizations {
 		if a.Validation != nil && a.Validation.Problem != nil {
 			p := *a.Validation.Problem
+			p.Subproblems = nil // of its tries: they are shown at the challenge
 			failed = append(failed, p.about(IdentifierOf(a.Name)))
 		}
 	}
@@ -96,8 +102,11 @@ type Authorization struct {
 	ID      uid.UID
 	Account uid.UID
 	Name    cert.Name // with its "*." if it is a wildcard
-	Token   Token
-	Expires time.Time
+	// Subdomains: it covers the names below Name too (RFC 9444 §4.1).
+	Subdomains  bool
+	Token       Token
+	Expires     time.Time
+	Deactivated time.Time // when its account gave it up (RFC 8555 §7.5.2); zero while it stands
 
 	Attempt    *Attempt    // a validation asked for and not ended
 	Validation *Validation // how it ended
@@ -112,8 +121,10 @@ func (t Token) String() string { return base64.RawURLEncoding.EncodeToString(t[:
 
 // An Attempt is a validation that was asked for.
 type Attempt struct {
-	Method Method
-	Asked  time.Time
+	Method  Method
+	Asked   time.Time
+	Problem *Problem  // what the tries so far found, the last first; nil before the first one ended
+	Next    time.Time // when the next try is due; zero before the first one ended
 }
 
 // A Validation is how an authorization ended: proved when Problem is nil.
@@ -127,6 +138,8 @@ type Validation struct {
 // Status computes the authorization's status (RFC 8555 §7.1.6).
 func (a Authorization) Status(now time.Time) Status {
 	switch {
+	case !a.Deactivated.IsZero():
+		return Deactivated
 	case a.Validation != nil && a.Validation.Problem != nil:
 		return Invalid
 	case !now.Before(a.Expires):
@@ -144,7 +157,8 @@ type Challenge struct {
 	Token         Token
 	Status        Status
 	Validated     time.Time // when it is valid
-	Problem       *Problem  // when it is invalid
+	Problem       *Problem  // when it is invalid, or will be tried again
+	Next          time.Time // when it will be tried again; zero otherwise
 }
 
 // Challenge returns the challenge of method m, and false if the name has none.
@@ -173,7 +187,7 @@ func (a Authorization) Challenges() []Challenge {
 
 func (a Authorization) every() []Challenge {
 	var out []Challenge
-	for _, m := range MethodsFor(a.Name) {
+	for _, m := range a.Methods() {
 		c := Challenge{Authorization: a.ID, Method: m, Token: a.Token, Status: Pending}
 		switch {
 		case a.Validation != nil && a.Validation.Method == m && a.Validation.Problem == nil:
@@ -181,7 +195,7 @@ func (a Authorization) every() []Challenge {
 		case a.Validation != nil && a.Validation.Method == m:
 			c.Status, c.Problem = Invalid, a.Validation.Problem
 		case a.Validation == nil && a.Attempt != nil && a.Attempt.Method == m:
-			c.Status = Processing
+			c.Status, c.Problem, c.Next = Processing, a.Attempt.Problem, a.Attempt.Next
 		}
 		out = append(out, c)
 	}

@@ -50,9 +50,26 @@ func (m *memory) settled(id uid.UID, v Validation) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if a, ok := m.claims[id]; ok {
-		a.Validation = &v
+		a.Attempt, a.Validation = nil, &v
 		m.claims[id] = a
 	}
+}
+
+// attempted remembers that an authorization will be tried again, once that is recorded.
+func (m *memory) attempted(id uid.UID, t Attempt) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a, ok := m.claims[id]; ok {
+		a.Attempt = &t
+		m.claims[id] = a
+	}
+}
+
+// forget drops an authorization that was given up, and with it every order that rests on it.
+func (m *memory) forget(id uid.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.claims, id)
 }
 
 // claim returns an authorization of account, with its validation if that is known.

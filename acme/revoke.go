@@ -20,23 +20,61 @@ type Revocation struct {
 	Reason      int    // a CRLReason (RFC 5280 §5.3.1)
 }
 
-// RevokeByAccount revokes a certificate that h's account ordered.
+// RevokeByAccount revokes a certificate that h's account ordered, or whose names it has all proved to control.
 func (s *Server) RevokeByAccount(ctx context.Context, h Holder, r Revocation) error {
 	c, why, err := s.revocable(ctx, h.Scope, r)
 	if err != nil {
 		return err
 	}
-	if c.Origin.Kind() != uid.Order {
-		return foreign()
-	}
-	owner, err := s.Store.OrderAccount(ctx, c.Origin)
-	if errors.Is(err, ErrNotFound) || err == nil && owner != h.ID {
-		return foreign()
+	ok, err := s.ordered(ctx, h, c)
+	if err == nil && !ok {
+		ok, err = s.controls(ctx, h, c)
 	}
 	if err != nil {
-		return fmt.Errorf("reading order %s: %w", c.Origin, err)
+		return err
+	}
+	if !ok {
+		return foreign()
 	}
 	return s.revoke(ctx, h.Caller(), c, why)
+}
+
+// ordered reports whether h's account ordered c.
+func (s *Server) ordered(ctx context.Context, h Holder, c ca.Certificate) (bool, error) {
+	if c.Origin.Kind() != uid.Order {
+		return false, nil
+	}
+	owner, err := s.Store.OrderAccount(ctx, c.Origin)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading order %s: %w", c.Origin, err)
+	}
+	return owner == h.ID, nil
+}
+
+// controls reports whether h's account "holds authorizations for all of the identifiers in the certificate" (RFC 8555 §7.6),
+// valid now.
+func (s *Server) controls(ctx context.Context, h Holder, c ca.Certificate) (bool, error) {
+	if len(c.Names) == 0 {
+		return false, nil
+	}
+	for _, n := range c.Names {
+		if n.Kind() != cert.DNS && n.Kind() != cert.IP { // an identity is nobody's to prove by ACME
+			return false, nil
+		}
+	}
+	found, err := s.proofs(ctx, h.ID, c.Names, s.Now())
+	if err != nil {
+		return false, err
+	}
+	for _, n := range c.Names {
+		if _, ok := found[n]; !ok {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // RevokeByKey revokes a certificate of who's scope for whoever has its private key, shown by the signature of the request.
@@ -52,9 +90,10 @@ func (s *Server) RevokeByKey(ctx context.Context, who identity.Caller, key crypt
 	return s.revoke(ctx, who, c, why)
 }
 
-// foreign: RFC 8555 §7.6 lets the account that ordered, and the certificate's key, revoke; anybody else is unauthorized.
+// foreign: RFC 8555 §7.6 lets the account that ordered, one that has proved all its names, and the certificate's key revoke;
+// anybody else is unauthorized.
 func foreign() *Problem {
-	return problem(Unauthorized, "neither the account that ordered the certificate nor its key signed this: sign with one of them (RFC 8555 §7.6)")
+	return problem(Unauthorized, "neither the account that ordered the certificate, nor one with valid authorizations for all its names, nor its key signed this: sign with one of them (RFC 8555 §7.6)")
 }
 
 // revocable finds the certificate and reads the reason.

@@ -14,6 +14,9 @@ import (
 // ErrNotFound is what a Store says of something that is not there.
 var ErrNotFound = errors.New("not found")
 
+// ErrQueueFull is what a Store says to an account that has too many validations waiting.
+var ErrQueueFull = errors.New("too many validations of the account wait")
+
 // A Store keeps facts. A method that writes is durable when it returns nil; its error leaves open whether it happened, and
 // calling it again is harmless. Implementations are safe for concurrent use.
 type Store interface {
@@ -26,6 +29,9 @@ type Store interface {
 
 	// CreateAccount records a and f, unless its scope has an account of that key: that one is returned, and false.
 	CreateAccount(ctx context.Context, a Account, f audit.Fact) (Account, bool, error)
+	// ChangeKey gives a its Key, KeyID and Thumbprint in place of the key old, and records f. ErrKeyTaken: another account of
+	// the scope has that key. ErrNotFound: the account no longer has the key old, or no longer stands.
+	ChangeKey(ctx context.Context, a Account, old cert.KeyID, f audit.Fact) error
 	// Account returns an account, or ErrNotFound.
 	Account(ctx context.Context, id uid.UID) (Account, error)
 	// AccountByKey returns the account of a key in a scope, or ErrNotFound.
@@ -33,20 +39,34 @@ type Store interface {
 	// UpdateAccount records a's contacts and deactivation, and f.
 	UpdateAccount(ctx context.Context, a Account, f audit.Fact) error
 
-	// CreateOrder records o and its authorizations.
+	// CreateOrder records o and those of its authorizations that have no validation yet: the others are there.
 	CreateOrder(ctx context.Context, o Order) error
 	// Order returns an order with its authorizations, or ErrNotFound.
 	Order(ctx context.Context, id uid.UID) (Order, error)
 	// OrderAccount returns whose an order is, or ErrNotFound.
 	OrderAccount(ctx context.Context, id uid.UID) (uid.UID, error)
+	// Orders returns at most limit orders of an account, the newest first, of those older than below if it is not zero. They
+	// have what Status wants, and no more.
+	Orders(ctx context.Context, account, below uid.UID, limit int) ([]Order, error)
+	// CreateAuthorization records a, which belongs to no order.
+	CreateAuthorization(ctx context.Context, a Authorization) error
+	// Proofs returns, for each that is wanted, the newest valid authorization if there is one, in no particular order.
+	Proofs(ctx context.Context, wanted []Wanted) ([]Authorization, error)
+	// Deactivate records that a was given up at a.Deactivated, and f, unless it was before.
+	Deactivate(ctx context.Context, a Authorization, f audit.Fact) error
 	// Authorization returns an authorization, or ErrNotFound.
 	Authorization(ctx context.Context, id uid.UID) (Authorization, error)
 
 	// Attempt records what was asked and leases the validation to the caller, unless it was recorded before, has ended or
 	// expired. It returns the authorization, and whether the caller has the lease. A lease of zero is free to be taken over.
+	// ErrQueueFull: ask.Most of the account are recorded, and this one is not.
 	Attempt(ctx context.Context, ask Ask) (Authorization, bool, error)
-	// TakeOver leases to the caller, for lease, up to limit validations whose lease has run out.
-	TakeOver(ctx context.Context, lease time.Duration, limit int) ([]Task, error)
+	// Retry records that try number tries found what t says, and when the next is due, whether ask was recorded before or
+	// not; the lease is given back. If the authorization has ended, nothing changes.
+	Retry(ctx context.Context, ask Ask, tries int, t Attempt) error
+	// TakeOver leases to the caller, for lease, up to limit validations that are due at now and whose lease has run out.
+	// Accounts take turns: none is served a second one while another has none.
+	TakeOver(ctx context.Context, now time.Time, lease time.Duration, limit int) ([]Task, error)
 	// Release gives a lease back before it runs out.
 	Release(ctx context.Context, id uid.UID) error
 	// Settle records how a validation ended, and facts, and takes it off the queue if queued says that it is there. If it
@@ -61,6 +81,11 @@ type Store interface {
 	// Unissued returns orders finalized before a time that have neither a certificate nor a failure, at most limit, the
 	// oldest first. When it returns fewer than limit, it need not look at older ones again.
 	Unissued(ctx context.Context, before time.Time, limit int) ([]Order, error)
+
+	Replacements
+	Bindings
+	Settings
+	Agreements
 
 	// Note records facts that belong to nothing else.
 	Note(ctx context.Context, facts ...audit.Fact) error
@@ -83,7 +108,9 @@ type Ask struct {
 	Authorization uid.UID
 	Method        Method
 	At            time.Time
+	Payload       []byte
 	Lease         time.Duration // by the database's clock
+	Most          int           // how many attempts the account may have recorded
 }
 
 // A Task is a validation somebody asked for.
@@ -91,6 +118,8 @@ type Task struct {
 	Authorization Authorization // its Attempt says by which method
 	Scope         identity.Scope
 	Thumbprint    string // of the account's key
+	Payload       []byte
+	Tries         int // how many were begun, this one counted
 }
 
 // A FinalizeResult says what Finalize did.

@@ -105,8 +105,11 @@ func (s *Server) validate(ctx context.Context, j *job) (err error) {
 	}()
 	a := j.Authorization
 	m := a.Attempt.Method
-	if !slices.Contains(MethodsFor(a.Name), m) {
+	if !slices.Contains(a.Methods(), m) {
 		return fmt.Errorf("authorization %s: %s cannot prove %s", a.ID, m, a.Name) // the Store records none such
+	}
+	if acct, known := s.accounts.get(a.Account); known && acct.Status() == Deactivated {
+		return nil // RFC 8555 §7.3.6: its operations end with it; the queue was emptied of them
 	}
 	seen, p := s.look(ctx, j.Task)
 	j.mu.Lock() // nobody records the attempt while it is being settled

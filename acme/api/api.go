@@ -12,6 +12,7 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"codeberg.org/dataverket/segl/acme"
@@ -41,20 +42,26 @@ func Door(c Config) web.Door {
 		get("/acme/{tenant}/{project}/directory", "The ACME directory of a project.", d.directory),
 		get("/acme/{tenant}/{project}/{environment}/directory", "The ACME directory of an environment.", d.directory),
 		get(below+newNonce, "A fresh nonce (RFC 8555 §7.2).", d.newNonce),
+		get(below+renewalInfoAt+"/{certid}", "When a certificate is best renewed (RFC 9773 §4.1).", d.renewalInfo),
+		get(below+limitsAt, "How often what may be done here (RFC 8555 §6.6).", d.limits),
 	}
 	for _, r := range []struct {
 		path, summary string
 		act           action
 	}{
 		{newAccount, "Make or find an account (RFC 8555 §7.3).", d.newAccount},
+		{keyChange, "Change an account's key (RFC 8555 §7.3.5).", d.keyChange},
+		{newAuthz, "Claim a name before ordering it (RFC 8555 §7.4.1).", d.newAuthz},
 		{newOrder, "Order a certificate (RFC 8555 §7.4).", d.newOrder},
 		{revokeCert, "Revoke a certificate (RFC 8555 §7.6).", d.revokeCert},
 		{"acct/{id}", "Read, change or deactivate an account (RFC 8555 §7.3.2).", d.account},
+		{"acct/{id}/orders", "List an account's orders (RFC 8555 §7.1.2.1).", d.orders},
 		{"order/{id}", "Read an order (RFC 8555 §7.1.3).", d.order},
 		{"order/{id}/finalize", "Ask for an order's certificate (RFC 8555 §7.4).", d.finalize},
-		{"authz/{id}", "Read an authorization (RFC 8555 §7.5).", d.authorization},
+		{"authz/{id}", "Read or deactivate an authorization (RFC 8555 §7.5).", d.authorization},
 		{"chall/{id}/{method}", "Read a challenge, or say that it is ready (RFC 8555 §7.5.1).", d.challenge},
 		{"cert/{id}", "Fetch an order's certificate (RFC 8555 §7.4.2).", d.certificate},
+		{"cert/{id}/{chain}", "Fetch an order's certificate with another chain (RFC 8555 §7.4.2).", d.certificate},
 	} {
 		routes = append(routes,
 			web.Route{Method: http.MethodPost, Path: below + r.path, Summary: r.summary, Access: web.Anyone, MaxBody: jws.MaxSize, Handler: d.post(r.act)},
@@ -74,7 +81,12 @@ const (
 	newNonce   = "new-nonce"
 	newAccount = "new-account"
 	newOrder   = "new-order"
+	newAuthz   = "new-authz"
+	keyChange  = "key-change"
 	revokeCert = "revoke-cert"
+
+	renewalInfoAt = "renewal-info"
+	limitsAt      = "limits"
 )
 
 // serves reports whether s has its directory at this door.
@@ -106,8 +118,22 @@ func (p places) account(id uid.UID) string { return p.of("acct/" + id.String()) 
 func (p places) order(id uid.UID) string   { return p.of("order/" + id.String()) }
 func (p places) authz(id uid.UID) string   { return p.of("authz/" + id.String()) }
 func (p places) cert(id uid.UID) string    { return p.of("cert/" + id.String()) }
+
+// chain is the URL of the certificate of an order with its nth chain.
+func (p places) chain(order uid.UID, n int) string {
+	if n == 0 {
+		return p.cert(order)
+	}
+	return p.cert(order) + "/" + strconv.Itoa(n)
+}
+
 func (p places) challenge(c acme.Challenge) string {
 	return p.of("chall/" + c.Authorization.String() + "/" + string(c.Method))
+}
+
+// AccountURL returns the URL of an account at the door whose base is base.
+func AccountURL(base string, scope identity.Scope, id uid.UID) string {
+	return places{base, scope.String()}.account(id)
 }
 
 // accountOf reads an account URL back.

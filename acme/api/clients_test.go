@@ -254,9 +254,9 @@ func (h *holder) answer(t testing.TB, c *xacme.Client, url, method string) {
 func TestXCryptoAcmeGetsAndRevokesCertificates(t *testing.T) {
 	s, r := newSite(t, options{})
 	h := s.holder(t)
-	c := r.xacme(t, pkitest.Key(t))
 	for _, method := range []string{"http-01", "dns-01", "tls-alpn-01"} {
 		t.Run(method, func(t *testing.T) {
+			c := r.xacme(t, pkitest.Key(t)) // an account that has proved nothing yet
 			key := pkitest.Key(t)
 			o, err := c.AuthorizeOrder(t.Context(), xacme.DomainIDs("b.demo.test"))
 			must(t, err)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,18 +38,28 @@ type order struct {
 	Authorizations []string          `json:"authorizations"`
 	Finalize       string            `json:"finalize"`
 	Certificate    string            `json:"certificate,omitempty"`
+	Profile        string            `json:"profile,omitempty"`  // draft-ietf-acme-profiles §4
+	Replaces       string            `json:"replaces,omitempty"` // RFC 9773 §5
+	NotBefore      string            `json:"notBefore,omitempty"`
+	NotAfter       string            `json:"notAfter,omitempty"`
 	Error          *acme.Problem     `json:"error,omitempty"`
 }
 
 // showOrder answers with o. Every answer about an order says where it is.
 func (d *door) showOrder(r *request, o acme.Order) answer {
-	out := order{Status: o.Status(d.Server.Now()), Expires: date(o.Expires), Finalize: r.at.order(o.ID) + "/finalize", Error: o.Problem()}
+	out := order{Status: o.Status(d.Server.Now()), Expires: date(o.Expires), Finalize: r.at.order(o.ID) + "/finalize", Error: o.Problem(), Profile: o.Profile}
+	if !o.Replaces.IsZero() {
+		out.Replaces = o.Replaces.String()
+	}
 	for _, n := range o.Names {
 		out.Identifiers = append(out.Identifiers, acme.IdentifierOf(n))
 	}
 	for _, a := range o.Authorizations {
-		out.Authorizations = append(out.Authorizations, r.at.authz(a.ID))
+		if u := r.at.authz(a.ID); !slices.Contains(out.Authorizations, u) { // one may cover several names (RFC 9444)
+			out.Authorizations = append(out.Authorizations, u)
+		}
 	}
+	out.NotBefore, out.NotAfter = dateOrNone(o.NotBefore), dateOrNone(o.NotAfter)
 	a := answer{location: r.at.order(o.ID)}
 	switch out.Status {
 	case acme.Valid:
@@ -60,22 +73,55 @@ func (d *door) showOrder(r *request, o acme.Order) answer {
 
 func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+func dateOrNone(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return date(t)
+}
+
+// parseDate reads a date that may be absent (RFC 8555 §7.4: "in the date format defined in [RFC3339]").
+func parseDate(member, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, acme.NewProblem(acme.Malformed, "%q is no date of RFC 3339, such as 2026-01-02T15:04:05Z", member)
+	}
+	return t, nil
+}
+
+// wanted is an identifier of a new order: RFC 8555 §7.4, with RFC 9444 §4.3's member.
+type wanted struct {
+	acme.Identifier
+	AncestorDomain string `json:"ancestorDomain"`
+}
+
 func (d *door) newOrder(ctx context.Context, r *request) (answer, error) {
 	if err := d.admit(ctx, r); err != nil {
 		return answer{}, err
 	}
 	var in struct {
-		Identifiers []acme.Identifier `json:"identifiers"`
-		NotBefore   string            `json:"notBefore"`
-		NotAfter    string            `json:"notAfter"`
-		Profile     string            `json:"profile"`
+		Identifiers []wanted `json:"identifiers"`
+		NotBefore   string   `json:"notBefore"`
+		NotAfter    string   `json:"notAfter"`
+		Profile     string   `json:"profile"`
+		Replaces    string   `json:"replaces"`
 	}
 	if err := jws.Decode(r.jws.Payload, &in); err != nil {
 		return answer{}, err
 	}
-	o, err := d.Server.NewOrder(ctx, r.holder(), acme.NewOrder{
-		Identifiers: in.Identifiers, Profile: in.Profile, Dated: in.NotBefore != "" || in.NotAfter != "",
-	})
+	from, err1 := parseDate("notBefore", in.NotBefore)
+	to, err2 := parseDate("notAfter", in.NotAfter)
+	if err := errors.Join(err1, err2); err != nil {
+		return answer{}, err
+	}
+	ask := acme.NewOrder{Profile: in.Profile, Replaces: in.Replaces, NotBefore: from, NotAfter: to}
+	for _, w := range in.Identifiers {
+		ask.Identifiers, ask.Ancestors = append(ask.Identifiers, w.Identifier), append(ask.Ancestors, w.AncestorDomain)
+	}
+	o, err := d.Server.NewOrder(ctx, r.holder(), ask)
 	if err != nil {
 		return answer{}, err
 	}
@@ -151,11 +197,41 @@ func (d *door) certificate(ctx context.Context, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var chain []byte
-	for _, der := range append([][]byte{c.DER}, c.Chain...) {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	chains := c.Chains()
+	n, err := r.chain(len(chains))
+	if err != nil {
+		return answer{}, err
 	}
-	return answer{pem: chain}, nil
+	out := answer{pem: encode(c.DER, chains[n])}
+	for i := range chains {
+		if i != n { // RFC 8555 §7.4.2: "The server MAY provide one or more link relation header fields … "alternate""
+			out.alternates = append(out.alternates, r.at.chain(id, i))
+		}
+	}
+	return out, nil
+}
+
+// chain reads which chain the URL names: the first when it names none.
+func (r *request) chain(of int) (int, error) {
+	text := r.PathValue("chain")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n >= of || strconv.Itoa(n) != text {
+		p := acme.NewProblem(acme.Malformed, "no such chain: see the links of the certificate")
+		p.Status = http.StatusNotFound
+		return 0, p
+	}
+	return n, nil
+}
+
+func encode(leaf []byte, above [][]byte) []byte {
+	out := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf})
+	for _, der := range above {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return out
 }
 
 func (d *door) revokeCert(ctx context.Context, r *request) (answer, error) {

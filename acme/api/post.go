@@ -37,7 +37,9 @@ func (r *request) holder() acme.Holder {
 type answer struct {
 	status     int // 0 is 200
 	location   string
-	up         string // Link relation "up"
+	up         string   // Link relation "up"
+	next       string   // Link relation "next"
+	alternates []string // Link relation "alternate"
 	retryAfter time.Duration
 	body       any    // JSON
 	pem        []byte // or a certificate chain
@@ -61,8 +63,11 @@ func (d *door) post(act action) web.Handler {
 			return fail(w, err)
 		}
 		a, err := act(r.Context(), req)
+		if taken, ok := errors.AsType[*acme.KeyTaken](err); ok {
+			w.Header().Set("Location", req.at.account(taken.Account)) // RFC 8555 §7.3.5
+		}
 		if err != nil {
-			return fail(w, err)
+			return fail(w, req.at.point(err))
 		}
 		return a.write(w)
 	})
@@ -134,6 +139,12 @@ func (a answer) write(w http.ResponseWriter) error {
 	if a.up != "" {
 		h.Add("Link", link(a.up, "up"))
 	}
+	if a.next != "" {
+		h.Add("Link", link(a.next, "next"))
+	}
+	for _, u := range a.alternates {
+		h.Add("Link", link(u, "alternate"))
+	}
 	if a.retryAfter > 0 {
 		h.Set("Retry-After", seconds(a.retryAfter))
 	}
@@ -166,6 +177,12 @@ func fail(w http.ResponseWriter, err error) error {
 	p := explain(err)
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", seconds(p.RetryAfter))
+	}
+	if p.Help != "" {
+		w.Header().Add("Link", link(p.Help, "help"))
+	}
+	if p.Terms != "" {
+		w.Header().Add("Link", link(p.Terms, "terms-of-service"))
 	}
 	if werr := web.WriteProblem(w, p.HTTPStatus(), p); werr != nil {
 		return errors.Join(err, werr)

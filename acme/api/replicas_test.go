@@ -172,14 +172,14 @@ func (v counting) Validate(ctx context.Context, c acme.Check) (acme.Evidence, *a
 func TestEightAnswersToOneChallengeAreValidatedOnce(t *testing.T) {
 	var asked atomic.Int32
 	s, r := newSite(t, options{validator: counting{yes{}, &asked, nil}})
-	a := r.register(t)
 	for n := range 5 {
+		a := r.register(t) // an account proves a name once
 		_, o := a.order(t, "dns:a.demo.test")
 		acct, err := r.store.Account(t.Context(), uidOf(t, a.kid))
 		must(t, err)
 		id := uidOf(t, authorizations(o)[0])
 		together(8, func(int) {
-			z, err := r.server.Respond(t.Context(), acme.Holder{Account: acct}, id, acme.HTTP01)
+			z, err := r.server.Respond(t.Context(), acme.Holder{Account: acct}, acme.Answer{Authorization: id, Method: acme.HTTP01})
 			if err != nil || z.Status(s.Now()) != acme.Valid {
 				t.Errorf("answered %+v, %v", z, err)
 			}
@@ -196,16 +196,16 @@ func TestReplicasThatValidateTheSameTellOneOutcome(t *testing.T) {
 	wait := func(c *acme.Config) { c.Patience = time.Minute }
 	s, one := newSite(t, options{validator: counting{yes{}, &asked, &all}, config: wait})
 	two := s.replica(t, options{validator: counting{no{}, &asked, &all}, config: wait})
-	a := one.register(t)
-	acct, err := one.store.Account(t.Context(), uidOf(t, a.kid))
-	must(t, err)
 	for range 5 {
+		a := one.register(t)
+		acct, err := one.store.Account(t.Context(), uidOf(t, a.kid))
+		must(t, err)
 		_, o := a.order(t, "dns:a.demo.test")
 		id := uidOf(t, authorizations(o)[0])
 		all.Add(2)
 		var told [2]acme.Status
 		together(2, func(i int) {
-			z, err := []*replica{one, two}[i].server.Respond(t.Context(), acme.Holder{Account: acct}, id, acme.HTTP01)
+			z, err := []*replica{one, two}[i].server.Respond(t.Context(), acme.Holder{Account: acct}, acme.Answer{Authorization: id, Method: acme.HTTP01})
 			if err != nil {
 				t.Error(err)
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/internal/audit"
@@ -27,6 +28,8 @@ type accountRow struct {
 	TermsAgreed   bool
 	CreatedAt     time.Time
 	DeactivatedAt *time.Time
+	Terms         *string
+	Binding       []byte
 }
 
 func (r accountRow) account() (acme.Account, error) {
@@ -46,6 +49,14 @@ func (r accountRow) account() (acme.Account, error) {
 		ID: id[0], Scope: scope, Key: key, KeyID: cert.KeyID(r.KeyID), Thumbprint: r.Thumbprint,
 		Contact: r.Contact, TermsAgreed: r.TermsAgreed, Created: r.CreatedAt.UTC(),
 	}
+	if r.Terms != nil {
+		a.Terms = *r.Terms
+	}
+	if r.Binding != nil {
+		if a.Binding, err = uid.FromBytes(r.Binding); err != nil {
+			return acme.Account{}, err
+		}
+	}
 	if r.DeactivatedAt != nil {
 		a.Deactivated = r.DeactivatedAt.UTC()
 	}
@@ -53,7 +64,7 @@ func (r accountRow) account() (acme.Account, error) {
 }
 
 const selectAccount = `
-	SELECT a.id, s.path, a.key_id, a.key, a.thumbprint, a.contact, a.terms_agreed, a.created_at, a.deactivated_at
+	SELECT a.id, s.path, a.key_id, a.key, a.thumbprint, a.contact, a.terms_agreed, a.created_at, a.deactivated_at, a.terms, a.binding
 	FROM   acme_account a
 	JOIN   scope s ON s.id = a.scope`
 
@@ -93,8 +104,8 @@ func (s *Store) CreateAccount(ctx context.Context, a acme.Account, f audit.Fact)
 	var b pgx.Batch
 	b.Queue(`
 		WITH made AS (
-			INSERT INTO acme_account (id, scope, key_id, key, thumbprint, contact, terms_agreed, created_at)
-			SELECT $10::bytea, s.id, $12::bytea, $13::bytea, $14::text, $15::text[], $16::boolean, $17::timestamptz
+			INSERT INTO acme_account (id, scope, key_id, key, thumbprint, contact, terms_agreed, created_at, terms)
+			SELECT $10::bytea, s.id, $12::bytea, $13::bytea, $14::text, $15::text[], $16::boolean, $17::timestamptz, nullif($18::text, '')
 			FROM   scope s
 			WHERE  s.path = $11
 			ON     CONFLICT ON CONSTRAINT acme_account_key_once DO NOTHING
@@ -104,7 +115,7 @@ func (s *Store) CreateAccount(ctx context.Context, a acme.Account, f audit.Fact)
 		)
 		SELECT id
 		FROM   made`,
-		append(audit.Columns(f), a.ID.Bytes(), a.Scope.String(), a.KeyID[:], spki, a.Thumbprint, contact, a.TermsAgreed, a.Created)...)
+		append(audit.Columns(f), a.ID.Bytes(), a.Scope.String(), a.KeyID[:], spki, a.Thumbprint, contact, a.TermsAgreed, a.Created, a.Terms)...)
 	made, err := s.write(ctx, &b)
 	if err != nil {
 		return acme.Account{}, false, err
@@ -119,6 +130,35 @@ func (s *Store) CreateAccount(ctx context.Context, a acme.Account, f audit.Fact)
 	return had, false, err
 }
 
+// ChangeKey implements acme.Store. The unique constraint decides who has the key.
+func (s *Store) ChangeKey(ctx context.Context, a acme.Account, old cert.KeyID, f audit.Fact) error {
+	spki, err := x509.MarshalPKIXPublicKey(a.Key)
+	if err != nil {
+		return err
+	}
+	var b pgx.Batch
+	b.Queue(`
+		WITH changed AS (
+			UPDATE acme_account
+			SET    key_id = $12, key = $13, thumbprint = $14
+			WHERE  id = $10 AND key_id = $11 AND deactivated_at IS NULL
+			RETURNING id
+		), noted AS (`+audit.Insert+`
+			WHERE EXISTS (SELECT FROM changed)
+		)
+		SELECT id
+		FROM   changed`,
+		append(audit.Columns(f), a.ID.Bytes(), old[:], a.KeyID[:], spki, a.Thumbprint)...)
+	changed, err := s.write(ctx, &b)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.ConstraintName == "acme_account_key_once" {
+		return acme.ErrKeyTaken
+	}
+	if err == nil && changed != 1 {
+		err = acme.ErrNotFound
+	}
+	return err
+}
+
 // UpdateAccount implements acme.Store.
 func (s *Store) UpdateAccount(ctx context.Context, a acme.Account, f audit.Fact) error {
 	var ended *time.Time
@@ -131,6 +171,11 @@ func (s *Store) UpdateAccount(ctx context.Context, a acme.Account, f audit.Fact)
 		SET    contact = $2, deactivated_at = coalesce(deactivated_at, $3)
 		WHERE  id = $1`,
 		a.ID.Bytes(), append([]string{}, a.Contact...), ended)
+	if ended != nil { // RFC 8555 §7.3.6: "the server SHOULD cancel any pending operations authorized by the account's key"
+		b.Queue(`
+			DELETE FROM acme_attempt
+			WHERE  account = $1`, a.ID.Bytes())
+	}
 	queue(&b, f)
 	changed, err := s.write(ctx, &b)
 	if err == nil && changed != 1 {

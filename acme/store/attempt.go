@@ -17,6 +17,8 @@ import (
 // the statements as well because that is where the decision falls.
 const provable = `
 	CASE
+	    WHEN c.deactivated_at IS NOT NULL THEN false
+	    WHEN c.subdomains THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
 	    WHEN c.name LIKE 'ip:%' THEN $3 IN ('http-01', 'tls-alpn-01')
 	    WHEN c.name LIKE 'dns:*.%' THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
 	    WHEN c.name LIKE 'dns:%' THEN $3 IN ('http-01', 'dns-01', 'tls-alpn-01', 'dns-account-01', 'dns-persist-01')
@@ -127,11 +129,11 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, lease time.Duration
 			WHERE  q.authorization_id = due.authorization_id
 			RETURNING q.authorization_id, q.method, q.asked_at, q.payload, q.tries, q.problem, q.next_try_at
 		)
-		SELECT c.id, c.account, c.expires_at, c.name, c.token, t.method, t.asked_at, t.problem, t.next_try_at, t.payload, t.tries,
+		SELECT c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, t.method, t.asked_at, t.problem, t.next_try_at, t.payload, t.tries,
 		       s.path, a.thumbprint
 		FROM   t
 		CROSS  JOIN LATERAL (
-		           SELECT d.id, d.account, d.expires_at, d.name, d.token
+		           SELECT d.id, d.account, d.expires_at, d.name, d.token, d.subdomains
 		           FROM   acme_authorization d
 		           WHERE  d.id = t.authorization_id
 		           LIMIT  1
@@ -139,7 +141,7 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, lease time.Duration
 		CROSS  JOIN LATERAL (
 		           SELECT d.scope, d.thumbprint
 		           FROM   acme_account d
-		           WHERE  d.id = c.account
+		           WHERE  d.id = c.account AND d.deactivated_at IS NULL
 		           LIMIT  1
 		       ) a
 		JOIN   scope s ON s.id = a.scope`, lease, limit, now, takeOverLook)
@@ -153,7 +155,7 @@ func toTask(row pgx.CollectableRow) (acme.Task, error) {
 	var r authorizationRow
 	var scope string
 	var t acme.Task
-	err := row.Scan(&r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Attempted, &r.AskedAt, &r.Tried, &r.NextAt, &t.Payload, &t.Tries,
+	err := row.Scan(&r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Subdomains, &r.Attempted, &r.AskedAt, &r.Tried, &r.NextAt, &t.Payload, &t.Tries,
 		&scope, &t.Thumbprint)
 	if err != nil {
 		return acme.Task{}, err
@@ -171,5 +173,16 @@ func (s *Store) Release(ctx context.Context, id uid.UID) error {
 		UPDATE acme_attempt
 		SET    leased_until = clock_timestamp()
 		WHERE  authorization_id = $1`, id.Bytes())
+	return err
+}
+
+// attemptLife bounds how long an attempt is taken over again and again. A schedule is over within minutes; what is left after
+// a day has lost its account or its authorization, and whoever still wants it answers the challenge again.
+const attemptLife = 24 * time.Hour
+
+func (s *Store) sweepAttempts(ctx context.Context, now time.Time) error {
+	_, err := s.db.Exec(ctx, `
+		DELETE FROM acme_attempt
+		WHERE  asked_at < $1`, now.Add(-attemptLife))
 	return err
 }

@@ -100,13 +100,9 @@ func (s *Store) Unissued(ctx context.Context, before time.Time, limit int) ([]ac
 	if err != nil {
 		return nil, err
 	}
-	var orders []acme.Order
-	for _, id := range list {
-		o, err := s.Order(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		orders = append(orders, o)
+	orders, err := s.read(ctx, list)
+	if err != nil {
+		return nil, err
 	}
 	settled := before
 	if len(orders) > 0 {

@@ -16,24 +16,37 @@ import (
 )
 
 // CreateOrder implements acme.Store.
-func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error {
-	n := len(o.Names)
-	names, authz, tokens := make([]string, n), make([][]byte, n), make([][]byte, n)
-	for i, a := range o.Authorizations {
-		names[i], authz[i], tokens[i] = a.Name.String(), a.ID.Bytes(), append([]byte(nil), a.Token[:]...)
-	}
+func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error { return s.orders.do(ctx, o) }
+
+// createOrders records orders that came together: one row each, and their fresh authorizations in one statement.
+func (s *Store) createOrders(ctx context.Context, all []acme.Order) error {
 	var b pgx.Batch
-	b.Queue(`
-		WITH claims AS (
-			INSERT INTO acme_authorization (id, account, expires_at, name, token)
-			SELECT c.id, $2, $4, c.name, c.token
-			FROM   unnest($6::bytea[], $5::text[], $7::bytea[]) AS c (id, name, token)
-		)
-		INSERT INTO acme_order (id, account, expires_at, profile, names, authorizations)
-		VALUES ($1, $2, $3, $8, $5, $6)`,
-		o.ID.Bytes(), o.Account.Bytes(), o.Expires, o.Authorizations[0].Expires, names, authz, tokens, o.Profile)
+	var c claims
+	for _, o := range all {
+		c.add(o.Authorizations)
+	}
+	c.queue(&b)
+	for _, o := range all {
+		n := len(o.Names)
+		names, authz := make([]string, n), make([][]byte, n)
+		for i, a := range o.Authorizations {
+			names[i], authz[i] = o.Names[i].String(), a.ID.Bytes()
+		}
+		b.Queue(`
+			INSERT INTO acme_order (id, account, expires_at, profile, names, authorizations, not_before, not_after, replaces)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''))`,
+			o.ID.Bytes(), o.Account.Bytes(), o.Expires, o.Profile, names, authz, orNull(o.NotBefore), orNull(o.NotAfter), replaces(o))
+	}
 	_, err := s.write(ctx, &b)
 	return err
+}
+
+// orNull is NULL for the zero time.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 // OrderAccount implements acme.Store.
@@ -60,6 +73,10 @@ type orderRow struct {
 	ExpiresAt   time.Time
 	Profile     string
 	Names       []string
+	NotBefore   *time.Time
+	NotAfter    *time.Time
+	Replaces    *string
+	Orphan      bool
 	FinalizedAt *time.Time
 	Key         []byte
 	Problem     []byte
@@ -69,10 +86,10 @@ type orderRow struct {
 // selectOrder reads an order with its fate. It names the identifier everywhere, so that one partition of each table is
 // opened. One attempt at most of an origin was signed, the last.
 const selectOrder = `
-	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, f.at, f.key, x.problem, u.serial
+	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, o.not_before, o.not_after, o.replaces, a.ended, f.at, f.key, x.problem, u.serial
 	FROM   acme_order o
 	CROSS  JOIN LATERAL (
-	           SELECT d.scope
+	           SELECT d.scope, d.deactivated_at IS NOT NULL AS ended
 	           FROM   acme_account d
 	           WHERE  d.id = o.account
 	           LIMIT  1
@@ -119,6 +136,12 @@ func (r orderRow) order() (acme.Order, error) {
 		return acme.Order{}, err
 	}
 	o := acme.Order{ID: id, Account: account[0], Scope: scope, Profile: r.Profile, Expires: r.ExpiresAt.UTC()}
+	o.NotBefore, o.NotAfter, o.Orphan = orZero(r.NotBefore), orZero(r.NotAfter), r.Orphan
+	if r.Replaces != nil {
+		if o.Replaces, err = acme.ParseCertID(*r.Replaces); err != nil {
+			return acme.Order{}, fmt.Errorf("reading order %s: %w", id, err)
+		}
+	}
 	for _, s := range r.Names {
 		n, err := cert.ParseName(s)
 		if err != nil {
@@ -127,6 +150,13 @@ func (r orderRow) order() (acme.Order, error) {
 		o.Names = append(o.Names, n)
 	}
 	return o, r.outcome(&o)
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 func (r orderRow) outcome(o *acme.Order) (err error) {
@@ -154,21 +184,45 @@ func readProblem(raw []byte) (*acme.Problem, error) {
 
 // Order implements acme.Store.
 func (s *Store) Order(ctx context.Context, id uid.UID) (acme.Order, error) {
-	at := id.Time()
+	all, err := s.read(ctx, []uid.UID{id})
+	if err != nil {
+		return acme.Order{}, err
+	}
+	return all[0], nil
+}
+
+// read reads orders in one round trip.
+func (s *Store) read(ctx context.Context, list []uid.UID) ([]acme.Order, error) {
 	var b pgx.Batch
+	for _, id := range list {
+		queueOrder(&b, id)
+	}
+	results := s.db.SendBatch(ctx, &b)
+	all := make([]acme.Order, len(list))
+	var err error
+	for i := range all {
+		if all[i], err = readOrder(results); err != nil {
+			break
+		}
+	}
+	return all, errors.Join(err, results.Close())
+}
+
+func queueOrder(b *pgx.Batch, id uid.UID) {
+	at := id.Time()
 	b.Queue(selectOrder, id.Bytes())
 	b.Queue(`
 		SELECT `+authorizationColumns+`
 		FROM   acme_order o
 		CROSS  JOIN LATERAL unnest(o.authorizations) WITH ORDINALITY AS n (id, position)
 		CROSS  JOIN LATERAL (
-		           SELECT d.id, d.account, d.expires_at, d.name, d.token
+		           SELECT d.id, d.account, d.expires_at, d.name, d.token, d.subdomains, d.deactivated_at
 		           FROM   acme_authorization d
 		           WHERE  d.id = n.id AND d.id >= $2 AND d.id < $3
 		           LIMIT  1
 		       ) c
 		LEFT   JOIN LATERAL (
-		           SELECT d.method, d.asked_at
+		           SELECT d.method, d.asked_at, d.problem, d.next_try_at
 		           FROM   acme_attempt d
 		           WHERE  d.authorization_id = n.id
 		           LIMIT  1
@@ -184,9 +238,6 @@ func (s *Store) Order(ctx context.Context, id uid.UID) (acme.Order, error) {
 		id.Bytes(),
 		uid.Floor(uid.Authorization, id.Site(), at.Add(-oldestAuthorization)).Bytes(),
 		uid.Floor(uid.Authorization, id.Site(), at.Add(time.Second)).Bytes())
-	results := s.db.SendBatch(ctx, &b)
-	o, err := readOrder(results)
-	return o, errors.Join(err, results.Close())
 }
 
 func readOrder(results pgx.BatchResults) (acme.Order, error) {

@@ -27,6 +27,9 @@ type Store struct {
 	db     *postgres.DB
 	nonces *nonces
 	gate   *gate
+	orders *group[acme.Order]
+	ended  *group[*settlement]
+	sought *group[*search]
 }
 
 var _ acme.Store = (*Store)(nil)
@@ -34,11 +37,18 @@ var _ acme.Store = (*Store)(nil)
 // New returns a Store in db, whose nonces age by now.
 func New(db *postgres.DB, now func() time.Time) *Store {
 	n := &nonces{db: db, now: now}
-	return &Store{db: db, nonces: n, gate: newGate(n)}
+	s := &Store{db: db, nonces: n, gate: newGate(n)}
+	s.orders, s.ended, s.sought = newGroup(s.createOrders), newGroup(s.settleAll), newGroup(s.search)
+	return s
 }
 
-// Close waits for the admissions under way.
-func (s *Store) Close() { s.gate.close() }
+// Close waits for what is under way.
+func (s *Store) Close() {
+	s.gate.close()
+	s.orders.close()
+	s.ended.close()
+	s.sought.close()
+}
 
 // write runs statements in one round trip and one transaction, and returns how many rows the first of them changed.
 func (s *Store) write(ctx context.Context, b *pgx.Batch) (int64, error) {
@@ -59,7 +69,7 @@ func (s *Store) Note(ctx context.Context, facts ...audit.Fact) error {
 	if len(facts) == 0 {
 		return nil
 	}
-	_, err := s.db.Exec(ctx, audit.Insert, audit.Columns(facts...)...)
+	_, err := s.db.Exec(ctx, audit.InsertRefusals, audit.RefusalColumns(facts...)...)
 	return err
 }
 

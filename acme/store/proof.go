@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// claims are authorizations about to be recorded, by column. One that has a validation is there already.
+type claims struct {
+	id, account, token [][]byte
+	expires            []time.Time
+	name               []string
+	proof              []int64
+	subdomains         []*bool
+	seen               map[uid.UID]bool
+}
+
+func (c *claims) add(all []acme.Authorization) {
+	for _, a := range all {
+		if a.Validation != nil || c.seen[a.ID] { // one that covers subdomains serves several names
+			continue
+		}
+		if c.seen == nil {
+			c.seen = make(map[uid.UID]bool)
+		}
+		c.seen[a.ID] = true
+		c.id, c.account, c.token = append(c.id, a.ID.Bytes()), append(c.account, a.Account.Bytes()), append(c.token, append([]byte(nil), a.Token[:]...))
+		c.expires, c.name, c.proof = append(c.expires, a.Expires), append(c.name, a.Name.String()), append(c.proof, a.Proof())
+		var covers *bool
+		if a.Subdomains {
+			covers = &a.Subdomains
+		}
+		c.subdomains = append(c.subdomains, covers)
+	}
+}
+
+func (c *claims) queue(b *pgx.Batch) {
+	if len(c.id) == 0 {
+		return
+	}
+	b.Queue(`
+		INSERT INTO acme_authorization (id, account, expires_at, name, token, proof, subdomains)
+		SELECT c.id, c.account, c.expires_at, c.name, c.token, c.proof, c.subdomains
+		FROM   unnest($1::bytea[], $2::bytea[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bigint[], $7::boolean[])
+		       AS c (id, account, expires_at, name, token, proof, subdomains)`,
+		c.id, c.account, c.expires, c.name, c.token, c.proof, c.subdomains)
+}
+
+// CreateAuthorization implements acme.Store.
+func (s *Store) CreateAuthorization(ctx context.Context, a acme.Authorization) error {
+	var b pgx.Batch
+	var c claims
+	c.add([]acme.Authorization{a})
+	c.queue(&b)
+	_, err := s.write(ctx, &b)
+	return err
+}
+
+// Deactivate implements acme.Store.
+func (s *Store) Deactivate(ctx context.Context, a acme.Authorization, f audit.Fact) error {
+	_, err := s.db.Exec(ctx, `
+		WITH ended AS (
+			UPDATE acme_authorization
+			SET    deactivated_at = $11
+			WHERE  id = $10 AND deactivated_at IS NULL
+			RETURNING id
+		)`+audit.Insert+`
+		WHERE EXISTS (SELECT FROM ended)`,
+		append(audit.Columns(f), a.ID.Bytes(), a.Deactivated)...)
+	return err
+}
+
+// A search is one account's question for authorizations, and what was found.
+type search struct {
+	wanted []acme.Wanted
+	found  []acme.Authorization
+}
+
+// Proofs implements acme.Store.
+func (s *Store) Proofs(ctx context.Context, wanted []acme.Wanted) ([]acme.Authorization, error) {
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	q := &search{wanted: wanted}
+	if err := s.sought.do(ctx, q); err != nil {
+		return nil, err
+	}
+	return q.found, nil
+}
+
+// searchProofs reads the newest valid authorization of each that is wanted. No validation is older than the authorization,
+// so that one range of identifiers bounds both.
+const searchProofs = `
+	SELECT w.number, c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, c.method, c.at, c.evidence
+	FROM   unnest($1::integer[], $2::bigint[], $3::bytea[], $4::text[], $5::boolean[], $6::timestamptz[])
+	       AS w (number, proof, account, name, subdomains, until)
+	CROSS  JOIN LATERAL (
+	           SELECT d.id, d.account, d.expires_at, d.name, d.token, d.subdomains, v.method, v.at, v.evidence
+	           FROM   acme_authorization d
+	           CROSS  JOIN LATERAL (
+	                      SELECT e.method, e.at, e.evidence
+	                      FROM   acme_validation e
+	                      WHERE  e.authorization_id = d.id AND e.authorization_id >= $7 AND e.authorization_id < $8 AND e.problem IS NULL
+	                      LIMIT  1
+	                  ) v
+	           WHERE  d.proof = w.proof AND d.id >= $7 AND d.id < $8
+	           AND    d.account = w.account AND d.name = w.name AND (d.subdomains IS NOT NULL) = w.subdomains
+	           AND    d.expires_at >= w.until AND d.deactivated_at IS NULL
+	           ORDER  BY d.id DESC
+	           LIMIT  1
+	       ) c`
+
+// search answers questions that came together.
+func (s *Store) search(ctx context.Context, all []*search) error {
+	var numbers []int32
+	var proofs []int64
+	var accounts [][]byte
+	var names []string
+	var subdomains []bool
+	var until []time.Time
+	for i, q := range all {
+		q.found = nil // of a try before
+		for _, w := range q.wanted {
+			numbers, proofs, accounts = append(numbers, int32(i)), append(proofs, w.Proof()), append(accounts, w.Account.Bytes()) //nolint:gosec // at most groupSize
+			names, subdomains, until = append(names, w.Name.String()), append(subdomains, w.Subdomains), append(until, w.Until)
+		}
+	}
+	site, now := all[0].wanted[0].Site, s.nonces.now()
+	rows, err := s.db.Query(ctx, searchProofs, numbers, proofs, accounts, names, subdomains, until,
+		uid.Floor(uid.Authorization, site, now.Add(-oldestProof)).Bytes(), uid.Floor(uid.Authorization, site, now.Add(clockSpread)).Bytes())
+	if err != nil {
+		return err
+	}
+	var number int32
+	var r authorizationRow
+	_, err = pgx.ForEachRow(rows,
+		[]any{&number, &r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Subdomains, &r.Validated, &r.At, &r.Evidence},
+		func() error {
+			a, err := r.authorization()
+			all[number].found = append(all[number].found, a)
+			return err
+		})
+	return err
+}
+
+// oldestProof bounds how long ago an authorization was made that is still valid, so that only those partitions are opened.
+const oldestProof = 35 * 24 * time.Hour
