@@ -71,8 +71,8 @@ func Leaf(r Row) []byte {
 // LeafHash returns the hash of r's leaf (RFC 6962 §2.1).
 func LeafHash(r Row) tlog.Hash { return tlog.RecordHash(Leaf(r)) }
 
-// certificate says what was intended and, where it was signed, the SHA-256 of the certificate: its fingerprint. Bytes that
-// are no certificate have none; sealing goes on nevertheless.
+// certificate says what was intended and, where it was signed, the SHA-256 of the certificate: its fingerprint. Signed
+// bytes that are no certificate have an empty one; sealing goes on nevertheless.
 func certificate(b []byte, c Certificate) []byte {
 	b = append(b, `"certificate":{`...)
 	b = str(b, "authority", c.Authority)
@@ -85,9 +85,13 @@ func certificate(b []byte, c Certificate) []byte {
 	}
 	b = str(b, "profile", c.Profile)
 	b = str(b, "scope", c.Scope)
-	if der, err := DER(c.TBS, c.Signature); err == nil {
-		sum := sha256.Sum256(der)
-		b = str(b, "sha256", hex.EncodeToString(sum[:]))
+	if c.Signature != nil {
+		fingerprint := ""
+		if der, err := DER(c.TBS, c.Signature); err == nil {
+			sum := sha256.Sum256(der)
+			fingerprint = hex.EncodeToString(sum[:])
+		}
+		b = str(b, "sha256", fingerprint)
 	}
 	sum := sha256.Sum256(c.TBS)
 	b = str(b, "tbs_sha256", hex.EncodeToString(sum[:]))

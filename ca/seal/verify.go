@@ -2,6 +2,7 @@ package seal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -191,7 +192,7 @@ const (
 func (v *replay) fact(rows []Row) (int, error) {
 	r := rows[0]
 	if v.size >= v.head.Size {
-		if !v.head.Last.Before(r.Position) {
+		if p := r.Position; cmp.Or(cmp.Compare(p.Transaction, v.head.Last.Transaction), cmp.Compare(p.ID, v.head.Last.ID)) <= 0 {
 			v.wrong(r, "the row was inserted after sealing: it stands before the last sealed fact, %s, and no leaf is left for it", v.head.Last)
 		}
 		v.report.Unsealed++

@@ -20,11 +20,14 @@ func (s *Store) Replay(ctx context.Context, do func(seal.Snapshot) error) error 
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
-	return do(snapshot{reader{tx, s.frames, s.leaves}})
+	return do(snapshotOf(tx))
 }
 
 // A snapshot is a seal.Snapshot.
 type snapshot struct{ reader }
+
+// snapshotOf reads everything anew, what a Store remembers included.
+func snapshotOf(tx pgx.Tx) snapshot { return snapshot{readerOf(tx)} }
 
 // Archived implements seal.Snapshot.
 func (s snapshot) Archived(context.Context) (int64, error) { return 0, nil }

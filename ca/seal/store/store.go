@@ -33,14 +33,16 @@ type Store struct {
 var _ seal.Store = (*Store)(nil)
 
 // New returns the store in db.
-func New(db *postgres.DB) *Store {
-	return &Store{db, reader{db, tbs.NewFrames(func(ctx context.Context, id int64) (body []byte, err error) {
-		err = db.QueryRow(ctx, `
+func New(db *postgres.DB) *Store { return &Store{db, readerOf(db)} }
+
+func readerOf(q querier) reader {
+	return reader{q, tbs.NewFrames(func(ctx context.Context, id int64) (body []byte, err error) {
+		err = q.QueryRow(ctx, `
 			SELECT body
 			FROM   frame
 			WHERE  id = $1`, id).Scan(&body)
 		return body, missing(err)
-	}), new(sync.Map)}}
+	}), new(sync.Map)}
 }
 
 // querier is a pool, or a transaction that sees one instant.

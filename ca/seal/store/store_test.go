@@ -148,6 +148,8 @@ func TestAnEmptyLedgerVerifies(t *testing.T) {
 
 // Each row of the table is what somebody with the database in hand does. %good and %revoked are serials.
 func TestTamperingIsFoundAndItsRowNamed(t *testing.T) {
+	h, good, revoked := filled(t)
+	fill := strings.NewReplacer("%good", good.Serial.String(), "%revoked", revoked.Serial.String())
 	for name, c := range map[string]struct{ sql, row, what string }{
 		"delete a fact":           {`DELETE FROM fact WHERE what = 'test.fact' AND subject = '299' AND id < 350`, "fact ", "were deleted"},
 		"delete many facts":       {`DELETE FROM fact WHERE what = 'test.fact' AND id < 350`, "fact ", "300 row(s) just before it were deleted"},
@@ -183,12 +185,14 @@ func TestTamperingIsFoundAndItsRowNamed(t *testing.T) {
 		"shrink the head":         {`UPDATE seal_head SET size = size - (size % 256), edge = substring(edge FROM octet_length(edge) - 63)`, "seal_head", "its checkpoint says"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, good, revoked := filled(t)
-			fill := strings.NewReplacer("%good", good.Serial.String(), "%revoked", revoked.Serial.String())
-			if tag, err := h.DB.Exec(t.Context(), fill.Replace(c.sql)); err != nil || tag.RowsAffected() == 0 {
+			tx, err := h.DB.Begin(t.Context())
+			must(t, err)
+			defer tx.Rollback(t.Context()) //nolint:errcheck // what was tampered with goes
+			if tag, err := tx.Exec(t.Context(), fill.Replace(c.sql)); err != nil || tag.RowsAffected() == 0 {
 				t.Fatalf("nothing was tampered with: %v, %v", tag, err)
 			}
-			r := h.verify(t)
+			r, err := seal.Verify(t.Context(), h.store.On(tx), h.log)
+			must(t, err)
 			if len(r.Findings) == 0 {
 				t.Fatal("it was not found")
 			}
@@ -279,9 +283,11 @@ func TestASealerThatLostItsLeasePublishesNothing(t *testing.T) {
 		"to another term":   `UPDATE duty SET term = term + 1 WHERE name = 'seal'`,
 		"with its row gone": `DELETE FROM duty WHERE name = 'seal'`,
 	} {
+		_, err := h.DB.Exec(t.Context(), `DELETE FROM duty`)
+		must(t, err)
 		s := *h.sealer
 		s.Store = lostDuty{h.store, func() { _, err := h.DB.Exec(t.Context(), sql); must(t, err) }}
-		_, err := duty.Once(t.Context(), h.DB, duty.Duty{Name: seal.Duty, Once: s.RunOnce})
+		_, err = duty.Once(t.Context(), h.DB, duty.Duty{Name: seal.Duty, Once: s.RunOnce})
 		if !errors.Is(err, seal.ErrMoved) {
 			t.Errorf("%s: %v, want %v", name, err, seal.ErrMoved)
 		}
