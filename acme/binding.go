@@ -32,6 +32,19 @@ type Binding struct {
 	Revoked  time.Time // zero while it stands
 }
 
+// State is what b is good for at a time, in a word for people.
+func (b Binding) State(now time.Time) string {
+	switch {
+	case !b.Revoked.IsZero():
+		return "revoked"
+	case !b.Expires.IsZero() && !now.Before(b.Expires):
+		return "expired"
+	case b.Uses > 0 && b.Used >= b.Uses:
+		return "used-up"
+	}
+	return "valid"
+}
+
 // ErrSpent is what Bindings says of a key that binds no accounts any more.
 var ErrSpent = errors.New("the external account key binds no more accounts")
 
@@ -250,15 +263,11 @@ func (s *Server) bind(ctx context.Context, who identity.Caller, p *Proof) (Bindi
 
 // usable refuses a key that binds no accounts any more. Only who has the secret is told why.
 func (b Binding) usable(now time.Time) error {
-	switch {
-	case !b.Revoked.IsZero():
-		return problem(Unauthorized, "the external account key was revoked: ask for another")
-	case !b.Expires.IsZero() && !now.Before(b.Expires):
-		return problem(Unauthorized, "the external account key expired: ask for another")
-	case b.Uses > 0 && b.Used >= b.Uses:
-		return spent()
+	switch state := b.State(now); state {
+	case "revoked", "expired":
+		return problem(Unauthorized, "the external account key is %s: ask for another", state)
 	}
-	return nil
+	return nil // whether it is used up, its use decides: the account that asks may be the one it bound
 }
 
 func spent() *Problem {

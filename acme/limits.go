@@ -26,12 +26,12 @@ const (
 // a client gone wild, and are not meant to be met by one that works.
 func LimitsDefined() []limit.Definition {
 	return []limit.Definition{
-		{AccountsPerAddress, limit.Rate{Count: 500, Per: time.Hour}, "new accounts from one address in one scope"},
-		{AccountsPerScope, limit.Rate{Count: 5000, Per: time.Hour}, "new accounts in one scope"},
-		{OrdersPerAccount, limit.Rate{Count: 20_000, Per: time.Hour}, "new orders of one account"},
-		{OrdersPerScope, limit.Rate{Count: 100_000, Per: time.Hour}, "new orders in one scope"},
-		{OrdersPerName, limit.Rate{Count: 300, Per: time.Hour}, "new orders for one name in one scope, those that replace a certificate excepted"},
-		{FailuresPerName, limit.Rate{Count: 60, Per: time.Hour}, "failed validations of one name by one account"},
+		{Name: AccountsPerAddress, Rate: limit.Rate{Count: 500, Per: time.Hour}, About: "new accounts from one address in one scope"},
+		{Name: AccountsPerScope, Rate: limit.Rate{Count: 5000, Per: time.Hour}, About: "new accounts in one scope"},
+		{Name: OrdersPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "new orders of one account"},
+		{Name: OrdersPerScope, Rate: limit.Rate{Count: 100_000, Per: time.Hour}, About: "new orders in one scope"},
+		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders for one name in one scope, those that replace a certificate excepted"},
+		{Name: FailuresPerName, Rate: limit.Rate{Count: 60, Per: time.Hour}, About: "failed validations of one name by one account"},
 	}
 }
 

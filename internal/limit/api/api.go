@@ -123,16 +123,19 @@ type SetRequest struct {
 	Rate  string `json:"rate" required:"true" description:"How much: 100/1h is 100 at once and 100 an hour; or unlimited."`
 }
 
-func (d *door) set(ctx context.Context, who identity.Caller, in SetRequest) (web.Nothing, error) {
+func (d *door) set(ctx context.Context, who identity.Caller, in SetRequest) (Limits, error) {
 	scope, err := identity.ParseScope(in.Scope)
 	if err != nil {
-		return web.Nothing{}, &policy.Refusal{What: "that scope", Rule: "the form of scopes", Remedy: err.Error()}
+		return Limits{}, &policy.Refusal{What: "that scope", Rule: "the form of scopes", Remedy: err.Error()}
 	}
 	r, err := limit.ParseRate(in.Rate)
 	if err != nil {
-		return web.Nothing{}, &policy.Refusal{What: "that rate", Rule: "the form of rates", Remedy: err.Error()}
+		return Limits{}, &policy.Refusal{What: "that rate", Rule: "the form of rates", Remedy: err.Error()}
 	}
-	return web.Nothing{}, d.limits.Set(ctx, who, limit.Name(in.Limit), scope, &r)
+	if err := d.limits.Set(ctx, who, limit.Name(in.Limit), scope, &r); err != nil {
+		return Limits{}, err
+	}
+	return d.list(ctx, who, ListRequest{Scope: scope})
 }
 
 // ClearRequest takes a scope's own rate away.
@@ -141,8 +144,11 @@ type ClearRequest struct {
 	Scope identity.Scope `json:"-" query:"scope" description:"The scope."`
 }
 
-func (d *door) clear(ctx context.Context, who identity.Caller, in ClearRequest) (web.Nothing, error) {
-	return web.Nothing{}, d.limits.Set(ctx, who, limit.Name(in.Limit), in.Scope, nil)
+func (d *door) clear(ctx context.Context, who identity.Caller, in ClearRequest) (Limits, error) {
+	if err := d.limits.Set(ctx, who, limit.Name(in.Limit), in.Scope, nil); err != nil {
+		return Limits{}, err
+	}
+	return d.list(ctx, who, ListRequest{Scope: in.Scope})
 }
 
 // ForgetRequest lets a subject begin anew.
