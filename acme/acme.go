@@ -16,9 +16,10 @@
 //
 // A validation is performed outside any transaction and settled once: the replica that takes the client's word validates at
 // once, and if that is not quick it records the attempt, under a lease by the database's clock, before it says that it is
-// at it; if it dies then, another's poll takes the attempt over (Run).
-// A finalization is claimed by its row: however often and wherever an order is finalized, it has one certificate, because
-// the order is the certificate's origin (package ca). One that was claimed and not issued is issued by Recover.
+// at it; if it dies then, another's poll takes the attempt over (Run). A try that may succeed later is repeated on a bounded
+// schedule (retry.go). Accounts and scopes take turns at the workers (line.go).
+// However often and wherever an order is finalized, it has one certificate, because the order is the certificate's origin
+// (package ca). What cannot be issued at once is claimed by a row, and issued by Recover.
 //
 // Every name is checked against the scope's rights when it is ordered and again when it is issued. An account belongs to
 // one scope and is nobody in another. A Server is safe for concurrent use.
@@ -33,6 +34,7 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // An Issuer makes, finds and ends certificates: *ca.CA.
@@ -51,8 +53,25 @@ type Config struct {
 	Scopes    ca.Scopes
 	NoScope   error // what Scopes says of a scope that is not there; nil: ca.ErrNotFound
 	Validator Validator
-	Now       func() time.Time
-	Log       *slog.Logger
+	// Permission is asked besides, when a name is validated and when an order is finalized long after. Nil: nobody is.
+	Permission Permission
+	// Renewals says when certificates are best renewed. Nil: by their age alone.
+	Renewals Renewals
+	// Sealer seals the keys of external accounts. Nil: there are none, and none can be made.
+	Sealer Sealer
+	// Limits bounds how much may be asked. Nil: nothing does.
+	Limits Limits
+	Now    func() time.Time
+	Log    *slog.Logger
+	// Identities are the issuer domain names by which records name us (RFC 8659 §4.2). Nil: none.
+	Identities []string
+	// AccountURL returns an account's URL, for what names accounts outside of ACME: CAA and TXT records. Nil: none does.
+	AccountURL func(scope identity.Scope, account uid.UID) string
+	// Drafts are the methods without an RFC that are offered (see Drafts). Nil: none.
+	Drafts []Method
+	// Retries is the schedule by which a validation is tried again that may succeed later: how long after each failed try.
+	// Nil: one try.
+	Retries []time.Duration
 	// Terms is the URL of the terms of service that an account must agree to. Empty: there are none.
 	Terms string
 	// Workers is how many validations run at once. Zero: 32.
@@ -71,7 +90,6 @@ const (
 const (
 	defaultWorkers  = 32
 	defaultPatience = 250 * time.Millisecond
-	profile         = "server" // what orders get; profiles of a client's choice are to come
 )
 
 // A Server is the ACME service of all scopes. Run makes it validate.
@@ -79,8 +97,9 @@ type Server struct {
 	Config
 	accounts *accounts
 	recent   *recent
+	settings *settings
 	memory   *memory
-	jobs     chan *job
+	line     *line
 	pending  *pending
 }
 
@@ -98,5 +117,12 @@ func New(c Config) (*Server, error) {
 	if c.Patience == 0 {
 		c.Patience = defaultPatience
 	}
-	return &Server{Config: c, accounts: newAccounts(), recent: newRecent(), memory: newMemory(), jobs: make(chan *job, queuedJobs), pending: newPending()}, nil
+	return &Server{Config: c, accounts: newAccounts(), recent: newRecent(), settings: newSettings(), memory: newMemory(), line: newLine(c.Workers), pending: newPending()}, nil
+}
+
+func (s *Server) accountURL(account uid.UID, scope identity.Scope) string {
+	if s.AccountURL == nil {
+		return ""
+	}
+	return s.AccountURL(scope, account)
 }

@@ -16,8 +16,11 @@ import (
 
 // Finalize asks for the certificate of h's order id with a PKCS #10 request in DER (RFC 8555 §7.4). The order returned is
 // valid, or processing when the certificate will come later. The same key asked again gets the same order.
+//
+// The order is the certificate's origin, and an origin has one certificate (package ca): that is what makes many finalizations
+// one, wherever they come in. Only what cannot be issued at once is written down here, for Recover.
 func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte) (Order, error) {
-	o, known := s.memory.proved(id, h.ID) // whether somebody finalized it meanwhile, the claim below tells
+	o, known := s.memory.proved(id, h.ID) // what happened to it meanwhile, the steps below find out
 	if !known {
 		var err error
 		if o, err = s.Order(ctx, h, id); err != nil {
@@ -28,40 +31,134 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	if err != nil {
 		return Order{}, err
 	}
-	if o.Finalization != nil {
-		return again(o, req)
+	if o.Finalization != nil || !o.Certificate.IsZero() {
+		return s.again(ctx, o, req)
 	}
 	if status := o.Status(s.Now()); status != Ready {
-		// RFC 8555 §7.4: "A request to finalize an order will result in error if the order is not in the "ready" state."
-		return Order{}, problem(OrderNotReady, "the order is %s, not ready: see its authorizations", status)
+		return Order{}, notReady(status)
 	}
 	if err := s.permit(ctx, h, o); err != nil {
 		return Order{}, err
 	}
-	f := Finalization{At: s.Now().UTC().Truncate(time.Microsecond), Key: req.Key, SPKI: req.SPKI, KeyID: req.KeyID}
-	// 1. Claim. From here the order is processing, for this key, whatever we return.
-	did, err := s.Store.Finalize(ctx, o.ID, f)
+	// 1. See what other replicas may have been told. Nothing is durable yet.
+	if err := s.examine(ctx, o, req); err != nil {
+		return Order{}, err
+	}
+	o.Finalization = &Finalization{At: s.Now().UTC().Truncate(time.Microsecond), Key: req.Key, SPKI: req.SPKI, KeyID: req.KeyID}
+	// 2. Issue, even if the client has gone: it will come back for the certificate. From the intent on, the order is this key's.
+	ctx = context.WithoutCancel(ctx)
+	done, err := s.certify(ctx, h.Caller(), o)
+	p := refusal(err)
+	switch {
+	case err == nil:
+		return done, nil
+	case p != nil:
+		return s.fail(ctx, o, p)
+	case errors.Is(err, ca.ErrConflict):
+		return Order{}, otherKey()
+	case errors.Is(err, ca.ErrInProgress):
+		if c, ok := s.awaited(ctx, o); ok {
+			return s.issued(o, req, c)
+		}
+	default:
+		s.Log.Error("order not issued at once", "order", o.ID.String(), "err", err)
+	}
+	// 3. Claim what will be issued later. From here the order is processing, for this key, whatever we return.
+	return s.claim(ctx, h, o, req)
+}
+
+// notReady: RFC 8555 §7.4: "A request to finalize an order will result in error if the order is not in the "ready" state."
+func notReady(status Status) *Problem {
+	return problem(OrderNotReady, "the order is %s, not ready: see its authorizations", status)
+}
+
+func otherKey() *Problem {
+	return problem(OrderNotReady, "the order was finalized with another key: make a new order (RFC 8555 §7.4)")
+}
+
+// examine refuses a key that is an account's, and an order that rests on what was given up since it was remembered.
+func (s *Server) examine(ctx context.Context, o Order, req cert.Request) error {
+	claims := make([]uid.UID, 0, len(o.Authorizations))
+	for _, a := range o.Authorizations {
+		claims = append(claims, a.ID)
+	}
+	found, err := s.Store.Examine(ctx, req.KeyID, claims)
+	switch {
+	case err != nil:
+		return fmt.Errorf("finalizing order %s: %w", o.ID, err)
+	case found.KeyOfAccount:
+		return accountKey()
+	case found.Deactivated:
+		return notReady(Invalid)
+	}
+	return nil
+}
+
+// claim records that o is to be issued for req's key.
+func (s *Server) claim(ctx context.Context, h Holder, o Order, req cert.Request) (Order, error) {
+	did, err := s.Store.Finalize(ctx, o.ID, *o.Finalization)
 	switch {
 	case err != nil:
 		return Order{}, fmt.Errorf("finalizing order %s: %w", o.ID, err)
 	case did.KeyOfAccount:
 		return Order{}, accountKey()
-	case !did.Claimed: // somebody else did, at the same time
-		if o, err = s.Order(ctx, h, id); err != nil {
-			return Order{}, err
-		}
-		return again(o, req)
+	case did.Claimed:
+		return o, nil
 	}
-	o.Finalization = &f
-	// 2. Issue, even if the client has gone: it will come back for the certificate.
-	return s.issue(context.WithoutCancel(ctx), h.Caller(), o)
+	if o, err = s.Order(ctx, h, o.ID); err != nil { // somebody else did
+		return Order{}, err
+	}
+	return s.again(ctx, o, req)
+}
+
+// Bounds of waiting for another finalization of the same order.
+const (
+	awaitTimeout = 3 * time.Second
+	awaitEvery   = 20 * time.Millisecond
+)
+
+// awaited waits a little for the certificate that another request is getting for o at this moment. False: it is not there
+// yet, or never will be.
+func (s *Server) awaited(ctx context.Context, o Order) (ca.Certificate, bool) {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	tick := time.NewTicker(awaitEvery)
+	defer tick.Stop()
+	for {
+		c, err := s.Issuer.ByOrigin(ctx, ca.Origin{ID: o.ID})
+		if err == nil || !errors.Is(err, ca.ErrInProgress) {
+			return c, err == nil
+		}
+		select {
+		case <-ctx.Done():
+			return ca.Certificate{}, false
+		case <-tick.C:
+		}
+	}
 }
 
 // again answers a finalization that is not the first: the same to the same key, nothing to another.
-func again(o Order, req cert.Request) (Order, error) {
-	if o.Finalization == nil || !bytes.Equal(o.Finalization.SPKI, req.SPKI) {
-		return Order{}, problem(OrderNotReady, "the order was finalized with another key: make a new order (RFC 8555 §7.4)")
+func (s *Server) again(ctx context.Context, o Order, req cert.Request) (Order, error) {
+	switch {
+	case o.Certificate.IsZero() && (o.Finalization == nil || !bytes.Equal(o.Finalization.SPKI, req.SPKI)):
+		return Order{}, otherKey()
+	case o.Certificate.IsZero():
+		return o, nil
 	}
+	c, err := s.Issuer.ByOrigin(ctx, ca.Origin{ID: o.ID})
+	if err != nil {
+		return Order{}, fmt.Errorf("reading the certificate of order %s: %w", o.ID, err)
+	}
+	return s.issued(o, req, c)
+}
+
+// issued answers with o, whose certificate is c, if that is for req's key.
+func (s *Server) issued(o Order, req cert.Request, c ca.Certificate) (Order, error) {
+	if c.Key != req.KeyID {
+		return Order{}, otherKey()
+	}
+	s.recent.put(o.ID, o.Account, c)
+	o.Certificate = c.Serial
 	return o, nil
 }
 
@@ -115,32 +212,39 @@ func sameNames(ordered []cert.Name, req cert.Request) error {
 	return nil
 }
 
-// issue makes the certificate of a claimed order. What will never succeed fails the order; what may is left processing,
-// for Recover.
-func (s *Server) issue(ctx context.Context, who identity.Caller, o Order) (Order, error) {
+// certify makes the certificate of o.
+func (s *Server) certify(ctx context.Context, who identity.Caller, o Order) (Order, error) {
 	f := o.Finalization
 	c, err := s.Issuer.Issue(ctx, who, ca.Request{
 		Scope: o.Scope, Profile: o.Profile, Origin: ca.Origin{ID: o.ID}, Replaces: o.Replaces.Serial,
 		NotBefore: o.NotBefore, NotAfter: o.NotAfter,
 		CSR: cert.Request{Key: f.Key, KeyID: f.KeyID, SPKI: f.SPKI, Names: o.Names},
 	})
-	if err == nil {
-		s.recent.put(o.ID, o.Account, c)
-		o.Certificate = c.Serial
-		return o, nil
+	if err != nil {
+		return Order{}, err
 	}
+	s.recent.put(o.ID, o.Account, c)
+	o.Certificate = c.Serial
+	return o, nil
+}
+
+// issue makes the certificate of a claimed order. What will never succeed fails the order; what may is left processing,
+// for the next pass.
+func (s *Server) issue(ctx context.Context, who identity.Caller, o Order) error {
+	_, err := s.certify(ctx, who, o)
 	p := refusal(err)
 	switch {
-	case p == nil && errors.Is(err, ca.ErrInProgress):
-		return o, nil
+	case err == nil, errors.Is(err, ca.ErrInProgress), errors.Is(err, ca.ErrConflict): // another request's certificate is the order's
+		return nil
 	case p == nil && s.Now().Before(o.Expires):
 		s.Log.Error("order not issued yet", "order", o.ID.String(), "err", err)
-		return o, nil
+		return nil
 	case p == nil:
 		s.Log.Error("order given up", "order", o.ID.String(), "err", err)
 		p = problem(ServerInternal, "the certificate could not be made before the order expired: make a new order")
 	}
-	return s.fail(ctx, o, p)
+	_, err = s.fail(ctx, o, p)
+	return err
 }
 
 // fail records that o will have no certificate.
@@ -185,7 +289,7 @@ func (s *Server) Recover(ctx context.Context) error {
 		} else if !ok {
 			continue
 		}
-		if _, err := s.issue(ctx, h.Caller(), o); err != nil {
+		if err := s.issue(ctx, h.Caller(), o); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -20,6 +21,28 @@ func finalization(at time.Time, spki []byte) (*acme.Finalization, error) {
 		return nil, err
 	}
 	return &acme.Finalization{At: at.UTC(), Key: key, SPKI: spki, KeyID: sha256.Sum256(spki)}, nil
+}
+
+// Examine implements acme.Store.
+func (s *Store) Examine(ctx context.Context, key cert.KeyID, claims []uid.UID) (acme.Examination, error) {
+	raw := make([][]byte, len(claims))
+	for i, id := range claims {
+		raw[i] = id.Bytes()
+	}
+	var found acme.Examination
+	err := s.db.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM acme_account WHERE key_id = $1),
+		       EXISTS (
+		           SELECT
+		           FROM   unnest($2::bytea[]) AS n (id)
+		           CROSS  JOIN LATERAL (
+		                      SELECT d.id
+		                      FROM   acme_authorization d
+		                      WHERE  d.id = n.id AND d.deactivated_at IS NOT NULL
+		                      LIMIT  1
+		                  ) x
+		       )`, key[:], raw).Scan(&found.KeyOfAccount, &found.Deactivated)
+	return found, err
 }
 
 // Finalize implements acme.Store.
