@@ -10,12 +10,10 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 
 	"codeberg.org/dataverket/segl/ca"
-	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -28,16 +26,10 @@ type Config struct {
 	// Below are the problems of what the CA stands on: which errors mean that the database is away, that a scope is
 	// missing.
 	Below web.Table
+	Facts Facts // nil: the door has no facts
+	Feed  Feed  // nil: the door has no feed
 	// Of the operator's door.
-	Facts   Facts
 	Serials Serials
-}
-
-// Facts reads what happened.
-type Facts interface {
-	// Read returns the facts that q selects, in the order they became known. Only finished transactions are read, so
-	// none is ever missed by going on from the last one.
-	Read(ctx context.Context, q audit.Query) ([]audit.Entry, error)
 }
 
 type door struct {
@@ -54,6 +46,7 @@ func (d *door) table() web.Table {
 		{Err: ca.ErrAlreadyRevoked, Status: http.StatusConflict, Name: "already-revoked", Title: "The certificate is revoked already", Remedy: "the first revocation stands"},
 		{Err: ca.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such thing, or not for this caller"},
 		{Err: ca.ErrSettled, Status: http.StatusServiceUnavailable, Name: "abandoned", Title: "The certificate took too long to make and was given up", Remedy: "ask again", After: 1},
+		{Err: ca.ErrFenced, Status: http.StatusServiceUnavailable, Name: "fenced", Title: "Nothing is issued: the ledger may have forgotten something", Remedy: "operators: see segl doctor and docs/recovery.md; status and revocation go on", After: 60},
 		{Err: ca.ErrUnavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "Not possible just now", Remedy: "ask again; with the same Idempotency-Key nothing is done twice", After: 2},
 		{Err: cert.ErrBadKey, Status: http.StatusBadRequest, Name: "bad-key", Title: "The key may not be certified"},
 		{Err: cert.ErrBadRequest, Status: http.StatusBadRequest, Name: "bad-csr", Title: "The certificate request cannot be taken"},
@@ -71,14 +64,11 @@ func Operator(c Config) web.Door {
 	d := &door{c}
 	routes := d.scoped(web.Operator, append([]depth{platform}, depths...))
 	routes = append(routes, d.across(web.Operator)...)
+	routes = append(routes, d.factRoutes(web.Operator, "/v1", "", web.JSON(d.allFacts), web.JSON(d.allRefusals), web.Events(d.followAll))...)
 	return web.Door{Table: d.table(), Routes: append(routes,
 		web.Route{
 			Method: http.MethodGet, Path: "/v1/certificates", ID: "listCertificates", Access: web.Operator,
 			Summary: "Certificates of every scope, in order of expiry", Handler: web.JSON(d.listAll),
-		},
-		web.Route{
-			Method: http.MethodGet, Path: "/v1/facts", ID: "listFacts", Access: web.Operator,
-			Summary: "What happened, in order", Handler: web.JSON(d.facts),
 		},
 		web.Route{
 			Method: http.MethodGet, Path: "/v1/serials", ID: "listSerials", Access: web.Operator,
@@ -135,13 +125,14 @@ func (d *door) scoped(who web.Access, in []depth) []web.Route {
 				Summary: "Make a one-time token with which a workload gets its first certificate", Handler: web.JSON(d.invite),
 			},
 		)
+		out = append(out, d.factRoutes(who, at.path, "In"+at.name, web.JSON(d.facts), web.JSON(d.refusals), web.Events(d.follow))...)
 	}
 	return out
 }
 
 // across returns the routes that need no scope: the certificate or the token says which.
 func (d *door) across(who web.Access) []web.Route {
-	return []web.Route{
+	routes := []web.Route{
 		{
 			Method: http.MethodPost, Path: "/v1/certificates:enroll", ID: "enroll", Access: web.Anyone, Status: http.StatusCreated,
 			Summary: "Trade a one-time token for a workload's first certificate", Handler: web.JSON(d.enrol),
@@ -159,6 +150,13 @@ func (d *door) across(who web.Access) []web.Route {
 			Summary: "Revoke a certificate, wherever it is, for ever", Handler: web.JSON(d.revokeAnywhere),
 		},
 	}
+	if d.Facts != nil {
+		routes = append(routes, web.Route{
+			Method: http.MethodGet, Path: "/v1/refusals/{reference}", ID: "explainRefusal", Access: who,
+			Summary: "Why a request was refused", Handler: web.JSON(d.explain),
+		})
+	}
+	return routes
 }
 
 // A place is the scope a request is about, from its path. A path without one is the platform's.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
-	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -136,82 +135,6 @@ func errToken() error {
 		Status: http.StatusBadRequest, Name: "invalid-parameter", Title: "A parameter cannot be read",
 		Detail: "query parameter page_token: not one of this list", Remedy: "begin again without it",
 	}
-}
-
-// FactsRequest asks for facts.
-type FactsRequest struct {
-	web.Page
-	Scope  string   `json:"-" query:"scope" description:"Only those of this scope and below."`
-	What   string   `json:"-" query:"what" description:"Only those of this kind, as in certificate.issue."`
-	Actor  string   `json:"-" query:"actor" description:"Only what this one did."`
-	Serial string   `json:"-" query:"serial" description:"Only those about this certificate."`
-	Since  web.Time `json:"-" query:"since" description:"Only those of then or later."`
-}
-
-// Fact is something that happened, or was refused.
-type Fact struct {
-	ID      string   `json:"id" required:"true"`
-	At      web.Time `json:"at" required:"true"`
-	What    string   `json:"what" required:"true"`
-	Allowed bool     `json:"allowed" required:"true"`
-	Actor   string   `json:"actor" required:"true"`
-	Act     string   `json:"act,omitempty" description:"Who really acted, where the actor was delegated to (RFC 8693 §4.1)."`
-	Scope   string   `json:"scope,omitempty"`
-	Serial  string   `json:"serial,omitempty"`
-	Subject string   `json:"subject,omitempty"`
-	Why     string   `json:"why,omitempty"`
-}
-
-// FactList is a part of the list of facts. It always has a next_page_token: facts never end.
-type FactList struct {
-	Facts         []Fact     `json:"facts" required:"true"`
-	NextPageToken web.Cursor `json:"next_page_token" required:"true"`
-}
-
-func (d *door) facts(ctx context.Context, _ identity.Caller, in FactsRequest) (FactList, error) {
-	q := audit.Query{What: in.What, Actor: in.Actor, Since: in.Since.Time, Limit: in.Size}
-	var err error
-	if in.Scope != "" {
-		if q.Scope, err = identity.ParseScope(in.Scope); err != nil {
-			return FactList{}, badParameter("scope", err)
-		}
-	}
-	if in.Serial != "" {
-		if q.Serial, err = cert.ParseSerial(in.Serial); err != nil {
-			return FactList{}, badParameter("serial", err)
-		}
-	}
-	if q.After, err = readPosition(in.Token); err != nil {
-		return FactList{}, err
-	}
-	entries, err := d.Facts.Read(ctx, q)
-	if err != nil {
-		return FactList{}, err
-	}
-	out := FactList{Facts: make([]Fact, 0, len(entries)), NextPageToken: in.Token}
-	for _, e := range entries {
-		f := Fact{
-			ID: e.Position.String(), At: web.Time{Time: e.At}, What: e.What, Allowed: !e.Refused, Actor: e.Who.Actor, Act: e.Who.Act,
-			Scope: e.Scope.String(), Subject: e.Subject, Why: e.Why,
-		}
-		if !e.Serial.IsZero() {
-			f.Serial = e.Serial.String()
-		}
-		out.Facts = append(out.Facts, f)
-		out.NextPageToken = web.CursorAt([]byte(e.Position.String()))
-	}
-	return out, nil
-}
-
-func readPosition(c web.Cursor) (audit.Position, error) {
-	if len(c.At()) == 0 {
-		return audit.Position{}, nil
-	}
-	p, err := audit.ParsePosition(string(c.At()))
-	if err != nil {
-		return audit.Position{}, errToken()
-	}
-	return p, nil
 }
 
 func badParameter(name string, err error) error {

@@ -29,6 +29,9 @@ const (
 
 	AuthorityActivated = "authority.activate"
 	AuthorityRetired   = "authority.retire"
+	IncidentMade       = "incident.create"
+	IncidentCancelled  = "incident.cancel"
+	IncidentRevokes    = "incident.revoke"
 
 	OperatorAdded  = "operator.add"
 	AccountCreated = "account.create"

@@ -90,7 +90,12 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
 		"acme/validate": {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
 		"kms/stepkms":   {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
-		"kms/softkms":   {Adapter, []string{"kms", "internal/postgres"}, []string{pgx}},
+		"acme/attest": {
+			Adapter,
+			[]string{"acme", "internal/cert"},
+			[]string{"github.com/fxamacker/cbor/v2", "github.com/google/go-tpm", "golang.org/x/crypto/cryptobyte"},
+		},
+		"kms/softkms": {Adapter, []string{"kms", "internal/postgres"}, []string{pgx}},
 		"internal/selfcert": {
 			Adapter,
 			[]string{"internal/cert", "internal/identity", "internal/postgres"},

@@ -21,6 +21,7 @@ type call struct {
 	http.ResponseWriter
 	server *Server
 	r      *http.Request
+	whole  context.Context // of r before it had a deadline: for streams
 	peer   *peer
 	id     string
 	begun  time.Time
@@ -45,7 +46,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.timeout)
 	defer cancel()
-	c.r = r.WithContext(ctx)
+	c.r, c.whole = r.WithContext(ctx), r.Context()
 	h := w.Header()
 	h["X-Request-Id"] = []string{c.id}
 	h["X-Content-Type-Options"] = noSniff

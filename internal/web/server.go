@@ -31,6 +31,7 @@ type Config struct {
 	HandlerTimeout time.Duration // a handler's deadline: 30 s
 	WriteTimeout   time.Duration // to the end of the answer: 60 s
 	IdleTimeout    time.Duration // between requests: 2 min
+	Recheck        time.Duration // how often it is asked whether the caller of a stream is still admitted: 5 s
 }
 
 // TLS says how a listener speaks it (RFC 8446; RFC 9325 §3.1.1).
@@ -52,7 +53,11 @@ type Server struct {
 	conns   *connections
 	maxBody int64
 	timeout time.Duration
+	recheck time.Duration
 	now     func() time.Time
+
+	draining context.Context // ends when Shutdown begins
+	drain    context.CancelFunc
 }
 
 // NewServer returns a server of doors that is not yet listening. It panics on routes that cannot be mounted: they are
@@ -70,8 +75,9 @@ func NewServer(cfg Config, doors ...Door) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		name: cfg.Name, log: cfg.Log, level: cfg.Level, clients: cfg.Clients, metrics: cfg.Metrics,
-		maxBody: cfg.MaxBody, timeout: cfg.HandlerTimeout, conns: newConnections(cfg.MaxConnections), now: cfg.Now,
+		maxBody: cfg.MaxBody, timeout: cfg.HandlerTimeout, conns: newConnections(cfg.MaxConnections), recheck: cfg.Recheck, now: cfg.Now,
 	}
+	s.draining, s.drain = context.WithCancel(context.Background())
 	s.strays = s.metrics.observers(s.name, Route{Method: "any", Path: "none"})
 	s.metrics.watch(s.name, s.conns)
 	s.router = newRouter(s, doors)
@@ -96,9 +102,10 @@ func (s *Server) Serve(ln net.Listener) error {
 	return nil
 }
 
-// Shutdown takes no more connections and waits for the requests under way; when ctx ends first it cuts them off and
-// says so.
+// Shutdown takes no more connections, ends streams and waits for the requests under way; when ctx ends first it cuts them
+// off and says so.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.drain()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
 		return fmt.Errorf("draining %s: requests were cut off: %w", s.name, err)
@@ -132,6 +139,7 @@ func (cfg Config) withDefaults() Config {
 	orElse(&cfg.HandlerTimeout, 30*time.Second)
 	orElse(&cfg.WriteTimeout, time.Minute)
 	orElse(&cfg.IdleTimeout, 2*time.Minute)
+	orElse(&cfg.Recheck, 5*time.Second)
 	return cfg
 }
 

@@ -3,7 +3,8 @@
 //
 // A door (ca/api, acme/api) is a list of routes, each a method, a path template, who may use it, and a handler; with a
 // table from its domain's sentinels to problems (RFC 9457). A handler made by JSON decodes strictly, is handed the caller,
-// calls one function and encodes; one made by Raw reads and writes itself. A Server serves doors on one listener under
+// calls one function and encodes; one made by Events sends server-sent events until it ends; one made by Raw reads and
+// writes itself. A Server serves doors on one listener under
 // bounds: time, sizes, connections; a panic is a 500. What a table does not name is a 500 too, which says nothing outside
 // and everything in the log.
 //
@@ -61,6 +62,7 @@ type Door struct {
 // A Handler serves one route. JSON and Raw make one.
 type Handler struct {
 	in, out reflect.Type
+	media   string // of an answer that is no JSON and no Raw handler's
 	params  []Param
 	serve   func(*call) error
 }
@@ -70,6 +72,9 @@ func (h Handler) In() reflect.Type { return h.in }
 
 // Out returns the type that a JSON handler encodes, else nil.
 func (h Handler) Out() reflect.Type { return h.out }
+
+// Media returns the media type of what an Events handler sends, else nothing.
+func (h Handler) Media() string { return h.media }
 
 // A Param is a parameter of a route, for a description of the API.
 type Param struct {

@@ -145,6 +145,9 @@ func (d *describer) responses(r web.Route) (object, error) {
 		status = http.StatusOK
 	}
 	done := object{"description": http.StatusText(status)}
+	if media := r.Handler.Media(); media != "" {
+		done["content"] = object{media: object{"schema": object{"type": "string"}}}
+	}
 	if t != nil {
 		ref, err := d.schema(t, open)
 		if err != nil {
