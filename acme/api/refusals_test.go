@@ -58,6 +58,8 @@ func TestRefusals(t *testing.T) {
 	t.Run("nonce", w.nonces)
 	t.Run("accounts", w.accounts)
 	t.Run("orders", w.orders)
+	t.Run("key change", w.keyChanges)
+	t.Run("pre-authorization", w.preauthorizations)
 	t.Run("names", w.names)
 	t.Run("others", w.others)
 	t.Run("finalize", w.finalizes)
@@ -239,8 +241,23 @@ func (w *world) orders(t *testing.T) {
 		"no type":                         {`{"identifiers":[{"value":"a.demo.test"}]}`, "unsupportedIdentifier"},
 		"no value":                        {`{"identifiers":[{"type":"dns"}]}`, "rejectedIdentifier"},
 		"mixed refusals":                  {`{"identifiers":[{"type":"x","value":"y"},{"type":"dns","value":"evil.test"}]}`, "compound"},
-		"notBefore":                       {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notBefore":"2026-01-01T00:00:00Z"}`, "malformed"},
-		"notAfter":                        {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notAfter":"2026-01-01T00:00:00Z"}`, "malformed"},
+		"notBefore long past":             {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notBefore":"2016-01-01T00:00:00Z"}`, "malformed"},
+		"notAfter past":                   {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notAfter":"2016-01-01T00:00:00Z"}`, "malformed"},
+		"notAfter far off":                {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notAfter":"2106-01-01T00:00:00Z"}`, "malformed"},
+		"notBefore far off":               {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notBefore":"2106-01-01T00:00:00Z"}`, "malformed"},
+		"dates in the wrong order":        {dated(w.Now().Add(2*time.Hour), w.Now().Add(time.Hour)), "malformed"},
+		"dates that are one":              {dated(w.Now().Add(time.Hour), w.Now().Add(time.Hour)), "malformed"},
+		"a date of another format":        {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notAfter":"Mon, 02 Jan 2006 15:04:05 MST"}`, "malformed"},
+		"a date that is none":             {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notBefore":"2026-02-30T00:00:00Z"}`, "malformed"},
+		"a date that is a number":         {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"notBefore":1}`, "malformed"},
+		"an ancestor that is none":        {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"other.test"}]}`, "malformed"},
+		"an ancestor that is the name":    {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"a.demo.test"}]}`, "malformed"},
+		"an ancestor by its letters":      {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"emo.test"}]}`, "malformed"},
+		"an ancestor that is below":       {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"x.a.demo.test"}]}`, "malformed"},
+		"an ancestor that is a wildcard":  {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"*.demo.test"}]}`, "malformed"},
+		"an ancestor in upper case":       {`{"identifiers":[{"type":"dns","value":"a.demo.test","ancestorDomain":"DEMO.test"}]}`, "malformed"},
+		"an ancestor of a wildcard":       {`{"identifiers":[{"type":"dns","value":"*.demo.test","ancestorDomain":"demo.test"}]}`, "malformed"},
+		"an ancestor of an address":       {`{"identifiers":[{"type":"ip","value":"127.0.0.1","ancestorDomain":"0.1"}]}`, "malformed"},
 		"an unknown profile":              {`{"identifiers":[{"type":"dns","value":"a.demo.test"}],"profile":"root"}`, "invalidProfile"},
 		"101 names":                       {orderFor(many(101)...), "malformed"},
 	} {
@@ -361,8 +378,7 @@ func (w *world) finalizes(t *testing.T) {
 	}
 	// The common name alone names it too (RFC 8555 §7.4).
 	url, o := w.one.order(t, "dns:a.demo.test")
-	w.one.prove(t, o, "dns-01")
-	w.one.wait(t, url)
+	w.one.wait(t, url) // proved for the orders before
 	if res := finalize(o, csrFor(t, key, "cn:a.demo.test")); res.status != http.StatusOK || res.json(t)["status"] != "valid" {
 		t.Errorf("a name in the subject only: %d %s", res.status, res.body)
 	}

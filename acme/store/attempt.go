@@ -21,9 +21,11 @@ const provable = `
 	    WHEN c.subdomains THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
 	    WHEN c.name LIKE 'ip:%' THEN $3 IN ('http-01', 'tls-alpn-01')
 	    WHEN c.name LIKE 'dns:*.%' THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
+	    WHEN c.name LIKE 'permanent-identifier:%' THEN $3 = 'device-attest-01'
 	    WHEN c.name LIKE 'dns:%' THEN $3 IN ('http-01', 'dns-01', 'tls-alpn-01', 'dns-account-01', 'dns-persist-01')
 	    ELSE false
-	END`
+	END
+	AND EXISTS (SELECT FROM acme_account u WHERE u.id = $2 AND u.deactivated_at IS NULL)`
 
 // Attempt implements acme.Store.
 func (s *Store) Attempt(ctx context.Context, ask acme.Ask) (acme.Authorization, bool, error) {
