@@ -41,7 +41,7 @@ func (s *Server) permit(ctx context.Context, h Holder, o Order) error {
 	slots := make(chan struct{}, permitsAtOnce)
 	found := make([]*Problem, len(o.Authorizations))
 	for i, a := range o.Authorizations {
-		if a.Validation == nil || a.Name == o.Names[i] && s.Now().Sub(a.Validation.At) <= permissionLife {
+		if o.Names[i].Kind() == cert.Device || a.Validation == nil || s.permitted(a, o.Names[i]) {
 			continue
 		}
 		slots <- struct{}{}
@@ -69,6 +69,12 @@ func (s *Server) permit(ctx context.Context, h Holder, o Order) error {
 		return fmt.Errorf("recording that order %s is not permitted: %w", o.ID, err)
 	}
 	return gather(refused)
+}
+
+// permitted reports whether a's validation asked for permission to issue for n, not too long ago. One that needed no proof
+// asked for nothing.
+func (s *Server) permitted(a Authorization, n cert.Name) bool {
+	return a.Name == n && a.Validation.Method != PreApproved && s.Now().Sub(a.Validation.At) <= permissionLife
 }
 
 func (s *Server) notPermitted(h Holder, n cert.Name, p *Problem) audit.Fact {

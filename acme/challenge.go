@@ -21,14 +21,17 @@ const (
 	TLSALPN01    Method = "tls-alpn-01"    // RFC 8737
 	DNSAccount01 Method = "dns-account-01" // draft-ietf-acme-dns-account-label
 	DNSPersist01 Method = "dns-persist-01" // draft-ietf-acme-dns-persist
+	// DeviceAttest01 proves a device (draft-ietf-acme-device-attest).
+	DeviceAttest01 Method = "device-attest-01"
 )
 
 // Drafts returns the methods that no RFC has yet, each with the version of its draft that is spoken here. A client of
 // another version may mean something else by the same word, so that a configuration names the version it wants.
 func Drafts() map[Method]string {
 	return map[Method]string{
-		DNSAccount01: "draft-ietf-acme-dns-account-label-02",
-		DNSPersist01: "draft-ietf-acme-dns-persist-01",
+		DNSAccount01:   "draft-ietf-acme-dns-account-label-02",
+		DNSPersist01:   "draft-ietf-acme-dns-persist-01",
+		DeviceAttest01: "draft-ietf-acme-device-attest-09",
 	}
 }
 
@@ -43,6 +46,8 @@ func MethodsFor(name cert.Name) []Method {
 	case name.Kind() == cert.IP:
 		// RFC 8738 §7: "The "dns-01" challenge … MUST NOT be used to validate IP addresses."
 		return []Method{HTTP01, TLSALPN01}
+	case name.Kind() == cert.Device:
+		return []Method{DeviceAttest01}
 	}
 	return nil
 }
@@ -50,6 +55,9 @@ func MethodsFor(name cert.Name) []Method {
 // Offers reports whether m may be answered here: every RFC's method may, a draft's where it is switched on.
 func (s *Server) Offers(m Method) bool {
 	_, draft := Drafts()[m]
+	if m == DeviceAttest01 && s.Attester == nil {
+		return false
+	}
 	return !draft || slices.Contains(s.Drafts, m)
 }
 
@@ -88,11 +96,17 @@ type Evidence struct {
 	Remote netip.AddrPort
 	// Via are the URLs of the redirects that were followed on the way.
 	Via []string
+	// Statement is the format of a device's statement that counts, and Key what it attests; empty for other methods.
+	Statement string
+	Key       cert.KeyID
 }
 
 // String returns e as it is recorded, bounded.
 func (e Evidence) String() string {
 	const most = 512
+	if e.Statement != "" {
+		return e.statement()
+	}
 	s := e.Remote.String()
 	for _, u := range e.Via {
 		s += " via " + u

@@ -23,7 +23,9 @@ type Answer struct {
 // the client was told nothing and asks again. Before it is told that the challenge is processing, the attempt is recorded.
 func (s *Server) Respond(ctx context.Context, h Holder, said Answer) (Authorization, error) {
 	id, m := said.Authorization, said.Method
-	said.Payload = nil // no method proves by it
+	if m != DeviceAttest01 { // no other proves by it
+		said.Payload = nil
+	}
 	if id.Kind() != uid.Authorization || !s.Offers(m) {
 		return Authorization{}, notFound("challenge")
 	}

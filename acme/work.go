@@ -144,11 +144,22 @@ func (s *Server) look(ctx context.Context, t Task) (Evidence, *Problem) {
 		Scope: t.Scope, Account: s.accountURL(a.Account, t.Scope), Name: a.Name, Method: a.Attempt.Method, Token: a.Token.String(),
 		KeyAuthorization: a.Token.String() + "." + t.Thumbprint, Payload: t.Payload, // RFC 8555 §8.1
 	}
+	if check.Method == DeviceAttest01 {
+		return s.attest(check)
+	}
 	seen, p := s.Validator.Validate(ctx, check)
 	if p == nil && s.Permission != nil {
 		p = s.Permission.Permit(ctx, check)
 	}
 	return seen, p
+}
+
+// attest judges a device's statement. Nobody owns its name: there is no permission to ask for.
+func (s *Server) attest(c Check) (Evidence, *Problem) {
+	if s.Attester == nil { // it was switched off since the attempt was recorded
+		return Evidence{}, problem(Malformed, "statements of devices are not judged here any more")
+	}
+	return s.Attester.Attest(c)
 }
 
 // settle records how j ended. That happens even if we are told to stop meanwhile: it was found out. j.mu is held.
@@ -167,8 +178,14 @@ func (s *Server) settle(ctx context.Context, j *job, ended Validation) (bool, er
 	if err != nil {
 		return false, fmt.Errorf("recording the validation of %s: %w", a.ID, err)
 	}
-	if counts {
-		s.memory.settled(a.ID, ended)
+	if !counts {
+		return false, nil
 	}
-	return counts, nil
+	s.memory.settled(a.ID, ended)
+	if ended.Problem != nil {
+		if err := s.failed(finish, a.Account, j.Scope, a.Name); err != nil {
+			s.Log.Error("failed validation not counted", "authorization", a.ID.String(), "err", err)
+		}
+	}
+	return true, nil
 }
