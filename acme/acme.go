@@ -43,6 +43,8 @@ type Issuer interface {
 	ByOrigin(ctx context.Context, o ca.Origin) (ca.Certificate, error)
 	Certificate(ctx context.Context, s cert.Serial) (ca.Certificate, error)
 	Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why cert.Reason) (ca.Certificate, error)
+	// RenewalInfo says when a certificate is best renewed: what the ledger knows of incidents is in it.
+	RenewalInfo(ctx context.Context, s cert.Serial) (ca.RenewalInfo, error)
 }
 
 // A Config is what a Server is made of. All of it is required but what says otherwise.
@@ -55,14 +57,16 @@ type Config struct {
 	Validator Validator
 	// Permission is asked besides, when a name is validated and when an order is finalized long after. Nil: nobody is.
 	Permission Permission
-	// Renewals says when certificates are best renewed. Nil: by their age alone.
-	Renewals Renewals
 	// Sealer seals the keys of external accounts. Nil: there are none, and none can be made.
 	Sealer Sealer
 	// Limits bounds how much may be asked. Nil: nothing does.
 	Limits Limits
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Attester judges devices' statements. Nil: no device can be proved.
+	Attester Attester
+	// TrustDomain is the first part of the identities that devices get. Required with an Attester.
+	TrustDomain string
 	// Identities are the issuer domain names by which records name us (RFC 8659 §4.2). Nil: none.
 	Identities []string
 	// AccountURL returns an account's URL, for what names accounts outside of ACME: CAA and TXT records. Nil: none does.
@@ -107,6 +111,9 @@ type Server struct {
 func New(c Config) (*Server, error) {
 	if c.Site == 0 || c.Store == nil || c.Issuer == nil || c.Scopes == nil || c.Validator == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("making an ACME server: a site, store, issuer, scopes, validator, clock and log are required")
+	}
+	if c.Attester != nil && c.TrustDomain == "" {
+		return nil, errors.New("making an ACME server: an attester needs a trust domain")
 	}
 	if c.NoScope == nil {
 		c.NoScope = ca.ErrNotFound

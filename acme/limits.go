@@ -10,6 +10,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/limit"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // What is limited (RFC 8555 §6.6).
@@ -89,7 +90,7 @@ func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
 		if o.Replaces.IsZero() {
 			charges = append(charges, limit.Charge{Limit: OrdersPerName, Scope: h.Scope, Subject: h.Scope.String() + " " + n.String()})
 		}
-		c := failure(h, n)
+		c := failure(h.ID, h.Scope, n)
 		c.Peek = true
 		charges = append(charges, c)
 	}
@@ -97,16 +98,16 @@ func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
 }
 
 // failure is what one failed validation of n counts against.
-func failure(h Holder, n cert.Name) limit.Charge {
-	return limit.Charge{Limit: FailuresPerName, Scope: h.Scope, Subject: h.ID.String() + " " + n.String()}
+func failure(account uid.UID, scope identity.Scope, n cert.Name) limit.Charge {
+	return limit.Charge{Limit: FailuresPerName, Scope: scope, Subject: account.String() + " " + n.String()}
 }
 
 // failed counts a failed validation. That the rate is exceeded already is told to the next order.
-func (s *Server) failed(ctx context.Context, h Holder, n cert.Name) error {
+func (s *Server) failed(ctx context.Context, account uid.UID, scope identity.Scope, n cert.Name) error {
 	if s.Limits == nil {
 		return nil
 	}
-	err := s.Limits.Take(ctx, failure(h, n))
+	err := s.Limits.Take(ctx, failure(account, scope, n))
 	var e *limit.Exceeded
 	if errors.As(err, &e) {
 		return nil

@@ -177,6 +177,9 @@ func (a Authorization) Challenges() []Challenge {
 	if a.Validation == nil {
 		return all
 	}
+	if a.Validation.Method == PreApproved { // nothing was challenged
+		return nil
+	}
 	for _, c := range all {
 		if c.Method == a.Validation.Method {
 			return []Challenge{c}

@@ -52,48 +52,21 @@ func (id CertID) String() string {
 	return base64.RawURLEncoding.EncodeToString(id.KeyID) + "." + base64.RawURLEncoding.EncodeToString(id.Serial.Bytes())
 }
 
-// A Window is when a certificate is best renewed (RFC 9773 §4.2).
-type Window struct {
-	Start, End  time.Time
-	RetryAfter  time.Duration // when to ask again
-	Explanation string        // a URL for people, or empty
-}
-
-// Renewals says when a certificate is best renewed: what the ledger knows of incidents, suspensions and retiring authorities
-// is in it.
-type Renewals interface {
-	// RenewalInfo returns the window of a certificate, or ca.ErrNotFound.
-	RenewalInfo(ctx context.Context, s cert.Serial) (Window, error)
-}
-
 // RenewalInfo returns when the certificate of scope that id names is best renewed (RFC 9773 §4.2). Anybody may ask: it says
 // little more than who sees the certificate can compute, and what we want all holders to know.
-func (s *Server) RenewalInfo(ctx context.Context, scope identity.Scope, id string) (Window, error) {
+func (s *Server) RenewalInfo(ctx context.Context, scope identity.Scope, id string) (ca.RenewalInfo, error) {
 	c, err := s.named(ctx, scope, id)
 	if err != nil {
-		return Window{}, err
+		return ca.RenewalInfo{}, err
 	}
-	if s.Renewals == nil {
-		return ordinary(c), nil
-	}
-	w, err := s.Renewals.RenewalInfo(ctx, c.Serial)
+	info, err := s.Issuer.RenewalInfo(ctx, c.Serial)
 	if errors.Is(err, ca.ErrNotFound) {
-		return Window{}, notFound("certificate")
+		return ca.RenewalInfo{}, notFound("certificate")
 	}
 	if err != nil {
-		return Window{}, fmt.Errorf("computing when to renew %s: %w", c.Serial, err)
+		return ca.RenewalInfo{}, fmt.Errorf("computing when to renew %s: %w", c.Serial, err)
 	}
-	return w, nil
-}
-
-// ordinary is the window of a certificate that nothing special befell: around two thirds of its life.
-func ordinary(c ca.Certificate) Window {
-	life := c.NotAfter.Sub(c.NotBefore)
-	w := Window{Start: c.NotBefore.Add(life * 60 / 100), End: c.NotBefore.Add(life * 70 / 100), RetryAfter: min(6*time.Hour, life/24)}
-	if c.Revoked != nil { // now, and every moment before
-		w.Start, w.End = c.NotBefore, c.NotBefore.Add(time.Second)
-	}
-	return w
+	return info, nil
 }
 
 // named finds the certificate of scope that text names.

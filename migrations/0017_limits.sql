@@ -21,6 +21,15 @@ CREATE UNLOGGED TABLE limit_bucket (
 COMMENT ON TABLE limit_bucket IS 'What was used of each limit by each subject. clear: when all is forgotten, if no more is used.
 seen, step, burst, granted: when it was asked last, under which rate, and how much was given.';
 
+CREATE FUNCTION limit_ahead(clear bigint, seen bigint, was bigint, step bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN clear <= seen THEN 0
+    WHEN was = step THEN clear - seen
+    ELSE ceil((clear - seen)::numeric * step / was)::bigint
+END;
+COMMENT ON FUNCTION limit_ahead IS 'How long until all is forgotten that was used of a bucket under step was, if each use takes step from now on.';
+
 CREATE TABLE limit_override (
     name       text        NOT NULL,
     scope      integer     NOT NULL,

@@ -91,7 +91,7 @@ func (d *door) deactivate(ctx context.Context, r *request, id uid.UID) (answer, 
 func (d *door) showAuthorization(r *request, a acme.Authorization) answer {
 	out := authorization{
 		Identifier: acme.IdentifierOf(a.Name), Status: a.Status(d.Server.Now()), Expires: date(a.Expires), Wildcard: a.Name.Wildcard(),
-		SubdomainAuthAllowed: a.Subdomains,
+		SubdomainAuthAllowed: a.Subdomains, Challenges: []challenge{}, // RFC 8555 §7.1.4: "challenges (required, array of objects)"
 	}
 	out.Identifier.Value = strings.TrimPrefix(out.Identifier.Value, "*.")
 	for _, c := range d.Server.Challenges(a) {

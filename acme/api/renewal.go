@@ -30,7 +30,7 @@ func (d *door) renewalInfo(w http.ResponseWriter, r *http.Request, _ identity.Ca
 		return fail(w, err)
 	}
 	var out renewalInfo
-	out.Window.Start, out.Window.End, out.Explanation = date(info.Start), date(info.End), info.Explanation
+	out.Window.Start, out.Window.End, out.Explanation = date(info.Window.Start), date(info.Window.End), info.Explanation
 	h := w.Header()
 	// RFC 9773 §4.3: "The server SHOULD include a Retry-After header field indicating the polling interval that it recommends."
 	h.Set("Retry-After", seconds(info.RetryAfter))

@@ -119,17 +119,18 @@ const take = `
 	       step = excluded.step,
 	       burst = excluded.burst,
 	       granted = greatest(0, least(excluded.granted,
-	           (excluded.seen + excluded.step * excluded.burst - greatest(b.clear, excluded.seen)) / excluded.step)),
-	       clear = greatest(b.clear, excluded.seen) + excluded.step * greatest(0, least(excluded.granted,
-	           (excluded.seen + excluded.step * excluded.burst - greatest(b.clear, excluded.seen)) / excluded.step))
+	           excluded.burst - ceil(limit_ahead(b.clear, excluded.seen, b.step, excluded.step)::numeric / excluded.step)::bigint)),
+	       clear = excluded.seen + limit_ahead(b.clear, excluded.seen, b.step, excluded.step)
+	           + excluded.step * greatest(0, least(excluded.granted,
+	           excluded.burst - ceil(limit_ahead(b.clear, excluded.seen, b.step, excluded.step)::numeric / excluded.step)::bigint))
 	RETURNING b.name, b.subject, b.granted, b.clear - b.seen`
 
 const peek = `
-	SELECT b.name, b.subject, b.clear - t.now
-	FROM   unnest($1::text[], $2::text[]) AS a (name, subject)
+	SELECT b.name, b.subject, limit_ahead(b.clear, t.now, b.step, a.step)
+	FROM   unnest($1::text[], $2::text[], $3::bigint[]) AS a (name, subject, step)
 	CROSS  JOIN (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS now) t
 	CROSS  JOIN LATERAL (
-	           SELECT d.name, d.subject, d.clear
+	           SELECT d.name, d.subject, d.clear, d.step
 	           FROM   limit_bucket d
 	           WHERE  d.name = a.name AND d.subject = a.subject
 	           LIMIT  1
@@ -143,7 +144,7 @@ func (g *group) count(ctx context.Context, takes, peeks []*ask) error {
 		b.Queue(take, wanted.columns()...)
 	}
 	if len(looked) > 0 {
-		b.Queue(peek, looked.columns()[:2]...)
+		b.Queue(peek, looked.columns()[:3]...)
 	}
 	results := g.db.SendBatch(ctx, &b)
 	var err error
@@ -183,7 +184,7 @@ func gathered(asks []*ask) shares {
 	return all
 }
 
-// columns are the arguments of take; the first two those of peek.
+// columns are the arguments of take; the first three those of peek.
 func (all shares) columns() []any {
 	n := len(all)
 	names, subjects, steps := make([]string, n), make([]string, n), make([]int64, n)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -10,6 +9,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/limit"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // Usage returns what is used most, the fullest first.
@@ -44,18 +44,20 @@ func (s *Store) Forget(ctx context.Context, who identity.Caller, name limit.Name
 		return err
 	}
 	f := audit.Fact{At: s.now(), Who: who, What: audit.LimitChanged, Subject: string(name) + " of " + subject, Why: "begins anew"}
-	var b pgx.Batch
-	b.Queue(`
-		DELETE FROM limit_bucket
-		WHERE  name = $1 AND subject = $2`, string(name), subject)
-	b.Queue(audit.Insert, audit.Columns(f)...)
-	results := s.db.SendBatch(ctx, &b)
-	tag, err := results.Exec()
-	if err = errors.Join(err, results.Close()); err != nil {
-		return fmt.Errorf("forgetting uses of %s: %w", name, err)
-	}
-	if tag.RowsAffected() != 1 {
-		return fmt.Errorf("uses of %s by %.120q: %w", name, subject, limit.ErrNotFound)
+	err := postgres.Tx(ctx, s.db, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			DELETE FROM limit_bucket
+			WHERE  name = $1 AND subject = $2`, string(name), subject)
+		if err == nil && tag.RowsAffected() != 1 {
+			err = limit.ErrNotFound
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, audit.Insert, audit.Columns(f)...)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forgetting uses of %s by %.120q: %w", name, subject, err)
 	}
 	return nil
 }
