@@ -50,6 +50,7 @@ func caddyLives(t *testing.T, s *acmeSite) {
 		t.Fatal(err)
 	}
 	s.caddy(t, config, name, port).replaces(t, first) // by OCSP, at its next start
+	s.matrix.note("Caddy", issues, renews)
 }
 
 // caddy runs it until curl, trusting only our root and wanting a stapled answer, was served; and returns what it showed.

@@ -49,6 +49,7 @@ func certbotLives(t *testing.T, s *acmeSite) {
 	c.does(t, "You have successfully revoked the certificate", "revoke", "--cert-name", "it", "--reason", "cessationofoperation", "--no-delete-after-revoke")
 	s.ended(t, second, 5)
 	c.does(t, "(INVALID: REVOKED)", "certificates") // by OCSP
+	s.matrix.note("certbot", issues, renews, byHTTP, revokes)
 }
 
 // Whoever has the key may revoke, without an account (RFC 8555 §7.6).
@@ -60,6 +61,7 @@ func certbotRevokesByKey(t *testing.T, s *acmeSite) {
 	stranger.does(t, "You have successfully revoked the certificate", "revoke", "--cert-path", c.live("cert.pem"), "--key-path", c.live("privkey.pem"),
 		"--reason", "keycompromise", "--no-delete-after-revoke")
 	s.ended(t, got, 1)
+	s.matrix.note("certbot", revokesByKey)
 }
 
 func certbotIsTold(t *testing.T, s *acmeSite) {
@@ -73,6 +75,7 @@ func certbotIsTold(t *testing.T, s *acmeSite) {
 		"Domain: certbot-told.demo.test", "Type:   unauthorized", "status 502, want 200",
 	}, c.order("nowhere.demo.test", "certbot-told.demo.test")...)
 	c.does(t, "Account deactivated.", "unregister")
+	s.matrix.note("certbot", leaves)
 }
 
 // failsWith wants words in what certbot prints or logs: 2.1 on Python 3.11 dies of printing an ACME error, having logged it

@@ -24,21 +24,26 @@ func TestACMEClients(t *testing.T) {
 	s := newACMESite(t)
 	var all sync.WaitGroup
 	for name, f := range map[string]func(*testing.T, *acmeSite){
-		"certbot issues, renews and revokes as an account":   certbotLives,
-		"certbot revokes by the certificate's key alone":     certbotRevokesByKey,
-		"certbot updates, leaves and says why not":           certbotIsTold,
-		"lego issues, renews and revokes by tls-alpn-01":     legoLives,
-		"lego gets a wildcard by dns-01":                     legoWildcard,
-		"lego says why not":                                  legoIsTold,
-		"uacme issues, renews and revokes, addresses too":    uacmeLives,
-		"uacme replaces what OCSP calls revoked":             uacmeBelievesOCSP,
-		"dehydrated issues, renews, staples and revokes":     dehydratedLives,
-		"caddy serves, staples and replaces what is revoked": caddyLives,
-		"acmez and x-crypto-acme share an account":           librariesShareAnAccount,
+		"certbot issues, renews and revokes as an account":    certbotLives,
+		"certbot revokes by the certificate's key alone":      certbotRevokesByKey,
+		"certbot updates, leaves and says why not":            certbotIsTold,
+		"lego issues, renews and revokes by tls-alpn-01":      legoLives,
+		"lego gets a wildcard by dns-01":                      legoWildcard,
+		"lego says why not":                                   legoIsTold,
+		"uacme issues, renews and revokes, addresses too":     uacmeLives,
+		"uacme replaces what OCSP calls revoked":              uacmeBelievesOCSP,
+		"dehydrated issues, renews, staples and revokes":      dehydratedLives,
+		"caddy serves, staples and replaces what is revoked":  caddyLives,
+		"apache serves what mod_md got":                       apacheLives,
+		"acme-client of node issues, changes its key, leaves": nodeLives,
+		"acmez and x-crypto-acme share an account":            librariesShareAnAccount,
 	} {
 		all.Go(func() { t.Run(name, func(t *testing.T) { f(t, s) }) })
 	}
 	all.Wait()
+	if !t.Failed() {
+		s.matrix.check(t)
+	}
 }
 
 // An issued is a certificate as a client left it.

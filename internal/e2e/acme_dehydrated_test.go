@@ -37,4 +37,5 @@ func dehydratedLives(t *testing.T, s *acmeSite) {
 	s.Run(t, "openssl", "ocsp", "-respin", file("ocsp.der"), "-issuer", file("chain.pem"), "-cert", file("cert.pem"), "-CAfile", s.Env["SEGL_ROOT"], "-verify_other", file("chain.pem"))
 	d.does(t, "+ Done.", "--revoke", file("cert.pem"))
 	s.ended(t, second, 0)
+	s.matrix.note("dehydrated", issues, renews, byHTTP, revokes)
 }

@@ -41,6 +41,7 @@ func legoLives(t *testing.T, s *acmeSite) {
 	second.replaces(t, first)
 	l.does(t, "Certificate was revoked.", "--domains", names[0], "revoke", "--reason", "4")
 	s.ended(t, second, 4)
+	s.matrix.note("lego", issues, renews, byALPN, revokes)
 }
 
 // The httpreq provider of lego asks a web service to publish records. Ours is part of the test.
@@ -65,6 +66,7 @@ func legoWildcard(t *testing.T, s *acmeSite) {
 	got := s.read(t, l.file("_.demo.test"), "*.demo.test", "lego-dns.demo.test")
 	l.does(t, "Certificate was revoked.", "--domains", "*.demo.test", "revoke")
 	s.ended(t, got, 0)
+	s.matrix.note("lego", byDNS, wildcard)
 }
 
 func legoIsTold(t *testing.T, s *acmeSite) {
@@ -76,6 +78,7 @@ func legoIsTold(t *testing.T, s *acmeSite) {
 	out, err := s.Try(t, order[0], order[1:]...)
 	if err == nil {
 		s.read(t, l.file("127.0.0.1"), "127.0.0.1")
+		s.matrix.note("lego", byAddress)
 	} else if want := "an IP address is not a DNS name: ask for it as type ip (RFC 8738 §3)"; !strings.Contains(out, want) {
 		t.Errorf("want a certificate for an address, or %q in\n%s", want, out)
 	}

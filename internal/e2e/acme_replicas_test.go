@@ -140,8 +140,11 @@ func (s *threesome) serve(t *testing.T, l net.Listener) {
 	s.balancer.to = s.Client(t, "", "").Transport
 	srv := &http.Server{
 		Handler: &httputil.ReverseProxy{
-			Transport:    s.balancer,
-			Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "https", Host: "replica"}); r.Out.Host = r.In.Host },
+			Transport: s.balancer,
+			Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "https", Host: "replica"})
+				r.Out.Host = r.In.Host
+			},
 			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 		},
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},

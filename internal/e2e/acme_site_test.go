@@ -33,6 +33,8 @@ type acmeSite struct {
 	mu  sync.Mutex
 	web map[string]http.Handler // by host
 	tls map[string]string       // server names to addresses
+
+	matrix matrix
 }
 
 func newACMESite(t *testing.T) *acmeSite {

@@ -69,6 +69,7 @@ func uacmeLives(t *testing.T, s *acmeSite) {
 	u.does(t, "revoked", "revoke", u.cert("127.0.0.1"), u.key("127.0.0.1"))
 	s.ended(t, address, 0)
 	u.does(t, "deactivated", "deactivate")
+	s.matrix.note("uacme", issues, renews, byHTTP, byAddress, revokes, revokesByKey, leaves)
 }
 
 // Before it renews, uacme asks OCSP.

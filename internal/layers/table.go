@@ -156,6 +156,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"acme/validate/dnstest":          {Layer: Testing},
 		"internal/bench":                 {Layer: Testing},
 		"internal/e2e":                   {Layer: Testing},
+		"internal/e2e/unsynced":          {Layer: Testing},
 		"internal/layers":                {Layer: Testing},
 		"internal/pkitest":               {Layer: Testing},
 		"internal/postgres/postgrestest": {Layer: Testing},
