@@ -22,8 +22,8 @@ func named(t testing.TB, s string) cert.Name {
 	return n
 }
 
-// asked returns the serials that a query gives, a page of two at a time.
-func pages(t testing.TB, h *pkitest.House, q ca.Query) (out []cert.Serial) {
+// chosen returns the serials that a query gives, a page of two at a time.
+func chosen(t testing.TB, h *pkitest.House, q ca.Query) (out []cert.Serial) {
 	t.Helper()
 	for q.Limit = 2; ; {
 		recs, err := h.Ledger.Select(t.Context(), q)
@@ -79,7 +79,7 @@ func TestSelectFindsByNameIdentityAndKeyInEveryEpoch(t *testing.T) {
 		"a key nobody has":            {ca.Query{Key: cert.KeyID{1}}, nil},
 		"everything, by expiry":       {ca.Query{Scope: pkitest.Demo, Name: named(t, "dns:a.demo.test"), ExpiringBefore: h.Now().AddDate(-1, 0, 0)}, nil},
 	} {
-		got := pages(t, h, c.q)
+		got := chosen(t, h, c.q)
 		slices.SortFunc(got, func(a, b cert.Serial) int { return slices.Compare(a.Bytes(), b.Bytes()) })
 		slices.SortFunc(c.want, func(a, b cert.Serial) int { return slices.Compare(a.Bytes(), b.Bytes()) })
 		if !slices.Equal(got, c.want) {
@@ -102,14 +102,14 @@ func TestAMarkIsNoName(t *testing.T) {
 		SET    name_mark = (SELECT name_mark FROM intent WHERE serial = $1), key_mark = (SELECT key_mark FROM intent WHERE serial = $1)
 		WHERE  profile = 'server'`, serials[4].Bytes())
 	must(t, err)
-	if got := pages(t, h, ca.Query{Name: named(t, "dns:n4.demo.test")}); !slices.Equal(got, serials[4:]) {
+	if got := chosen(t, h, ca.Query{Name: named(t, "dns:n4.demo.test")}); !slices.Equal(got, serials[4:]) {
 		t.Errorf("found %v, want %v", got, serials[4:])
 	}
 	rec, err := h.Ledger.BySerial(t.Context(), serials[4])
 	must(t, err)
 	parts, err := tbs.Read(rec.TBS)
 	must(t, err)
-	if got := pages(t, h, ca.Query{Key: sha256.Sum256(parts.SPKI)}); !slices.Equal(got, serials[4:]) {
+	if got := chosen(t, h, ca.Query{Key: sha256.Sum256(parts.SPKI)}); !slices.Equal(got, serials[4:]) {
 		t.Errorf("found %v by key, want %v", got, serials[4:])
 	}
 }

@@ -45,7 +45,7 @@ func (l *Ledger) serialsOf(ctx context.Context, at leaf, from []byte, limit int)
 		           ELSE 'revoked'
 		       END
 		FROM   (
-			SELECT serial
+			SELECT serial, authority, scope, profile, not_after, key_mark, name_mark
 			FROM   `+at.of("intent")+`
 			WHERE  serial > $1
 			ORDER  BY serial
