@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/kms"
 )
@@ -20,31 +22,46 @@ type Authority struct {
 	Site        byte
 	Certificate *x509.Certificate
 	Key         kms.Key
+	State       AuthorityState
+	Since       time.Time // when it came to be in that state
 
 	algorithm kms.SignatureAlgorithm
 	templates map[string]*tbs.Template // by profile
 	chain     [][]byte                 // this certificate and those above it, without the root
+	root      []byte                   // the anchor above them
 	parent    *Authority
 }
 
 // Parent returns the authority above a, or nil for a root.
 func (a *Authority) Parent() *Authority { return a.parent }
 
-// authorities are all that are loaded. The set is never changed, only replaced.
-type authorities struct {
-	all    []*Authority
-	byID   map[int]*Authority
-	byName map[string]*Authority
+// Serial returns the serial of a's own certificate in the ledger; false for a root, which has none there.
+func (a *Authority) Serial() (cert.Serial, bool) {
+	s, err := cert.SerialFromInt(a.Certificate.SerialNumber)
+	return s, err == nil && a.parent != nil
 }
 
-// signing returns the newest authority of a purpose.
+// authorities are all that are loaded. The set is never changed, only replaced.
+type authorities struct {
+	all     []*Authority
+	byID    map[int]*Authority
+	byName  map[string]*Authority
+	keyring kms.Keyring // they were loaded from
+}
+
+// signing returns the authority that is active for a purpose: the database lets there be one.
 func (s *authorities) signing(p Purpose) (*Authority, error) {
-	for i := len(s.all) - 1; i >= 0; i-- {
-		if s.all[i].Purpose == p {
-			return s.all[i], nil
+	for _, a := range s.all {
+		if a.Purpose == p && a.State == Active {
+			return a, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: no authority for %s is loaded", ErrUnavailable, p)
+	return nil, fmt.Errorf("%w: no authority for %s is active: prepare one and activate it", ErrUnavailable, p)
+}
+
+// has reports whether there is an authority for a purpose, in whatever state.
+func (s *authorities) has(p Purpose) bool {
+	return slices.ContainsFunc(s.all, func(a *Authority) bool { return a.Purpose == p })
 }
 
 // holds refuses a validity that is not within the authority's own: a chain ends with its first expiry.
@@ -67,11 +84,12 @@ func (a *Authority) holds(notBefore, notAfter time.Time) error {
 // Authorities returns all that are loaded, parents first.
 func (a *CA) Authorities() []*Authority { return a.authorities.Load().all }
 
-// Roots returns the roots, the anchors of everything issued here.
+// Roots returns the roots, the anchors of everything issued here: also one that is prepared, so that it is trusted before
+// anything hangs on it, and none that is retired.
 func (a *CA) Roots() []*x509.Certificate {
 	var roots []*x509.Certificate
 	for _, auth := range a.Authorities() {
-		if auth.parent == nil {
+		if auth.parent == nil && auth.State != Retired {
 			roots = append(roots, auth.Certificate)
 		}
 	}
@@ -94,7 +112,7 @@ func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("reading authorities: %w", err)
 	}
-	set := &authorities{byID: map[int]*Authority{}, byName: map[string]*Authority{}}
+	set := &authorities{byID: map[int]*Authority{}, byName: map[string]*Authority{}, keyring: keyring}
 	for _, row := range rows {
 		auth, err := a.load(ctx, keyring, row, set)
 		if err != nil {
@@ -130,7 +148,12 @@ func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, ab
 		ID: row.ID, Name: row.Name, Purpose: row.Purpose, Site: row.Site, Certificate: x, Key: key, algorithm: alg, parent: above.byID[row.Parent],
 	}
 	if auth.parent != nil {
-		auth.chain = append([][]byte{x.Raw}, auth.parent.chain...)
+		auth.chain, auth.root = append([][]byte{x.Raw}, auth.parent.chain...), auth.parent.root
+	} else {
+		auth.root = x.Raw
+	}
+	if auth.State, auth.Since, err = a.state(ctx, auth, row); err != nil {
+		return nil, err
 	}
 	auth.templates, err = a.compile(auth)
 	return auth, err

@@ -27,7 +27,7 @@ func (a *CA) Found(ctx context.Context, keyring kms.Keyring) error {
 		return err
 	}
 	for _, p := range append([]Purpose{Root}, Purposes...) {
-		if _, err := a.authorities.Load().signing(p); err == nil {
+		if a.authorities.Load().has(p) {
 			continue
 		}
 		if err := a.found(ctx, keyring, p); err != nil {
@@ -41,7 +41,13 @@ func (a *CA) Found(ctx context.Context, keyring kms.Keyring) error {
 }
 
 func (a *CA) found(ctx context.Context, keyring kms.Keyring, p Purpose) error {
-	row := AuthorityRow{Name: fmt.Sprintf("%s-%d-1", p, a.Site), Purpose: p, Site: a.Site, CreatedAt: a.Now()}
+	now := a.Now()
+	row := AuthorityRow{Name: fmt.Sprintf("%s-%d-1", p, a.Site), Purpose: p, Site: a.Site, CreatedAt: now, ActivatedAt: now}
+	return a.establish(ctx, identity.System("found"), keyring, row)
+}
+
+// establish makes an authority's key, its certificate, and its row. It may be repeated after a crash half-way.
+func (a *CA) establish(ctx context.Context, who identity.Caller, keyring kms.Keyring, row AuthorityRow) error {
 	row.Key = row.Name
 	key, err := kms.Ensure(ctx, keyring, row.Key, kms.P256)
 	if err != nil {
@@ -52,15 +58,15 @@ func (a *CA) found(ctx context.Context, keyring kms.Keyring, p Purpose) error {
 	if err != nil {
 		return fmt.Errorf("encoding its name: %w", err)
 	}
-	if p == Root {
+	if row.Purpose == Root {
 		row.Certificate, err = a.selfSign(ctx, key, subject)
 	} else {
-		row.Certificate, row.Parent, err = a.certify(ctx, key.Public(), subject)
+		row.Certificate, row.Parent, err = a.certify(ctx, who, key.Public(), subject)
 	}
 	if err != nil {
 		return err
 	}
-	f := audit.Fact{At: row.CreatedAt, Who: identity.System("found"), Scope: identity.Platform, What: audit.AuthorityMade, Subject: row.Name}
+	f := audit.Fact{At: row.CreatedAt, Who: who, Scope: identity.Platform, What: audit.AuthorityMade, Subject: row.Name}
 	if err := a.Ledger.AddAuthority(ctx, row, f); err != nil && !errors.Is(err, ErrConflict) {
 		return fmt.Errorf("recording it: %w", err)
 	}
@@ -96,7 +102,7 @@ func (a *CA) selfSign(ctx context.Context, key kms.Key, subject []byte) ([]byte,
 }
 
 // certify takes a subordinate authority through the cycle, under the root.
-func (a *CA) certify(ctx context.Context, pub crypto.PublicKey, subject []byte) (der []byte, parent int, err error) {
+func (a *CA) certify(ctx context.Context, who identity.Caller, pub crypto.PublicKey, subject []byte) (der []byte, parent int, err error) {
 	root, err := a.authorities.Load().signing(Root)
 	if err != nil {
 		return nil, 0, err
@@ -113,7 +119,7 @@ func (a *CA) certify(ctx context.Context, pub crypto.PublicKey, subject []byte) 
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err := a.cycle(ctx, identity.System("found"), Request{Scope: identity.Platform, CSR: cert.Request{SPKI: v.SPKI, KeyID: sha256.Sum256(v.SPKI)}},
+	c, err := a.cycle(ctx, who, Request{Scope: identity.Platform, CSR: cert.Request{SPKI: v.SPKI, KeyID: sha256.Sum256(v.SPKI)}},
 		plan{profile: subordinate, authority: root, template: t, life: subordinate.Default}, v)
 	return c.DER, root.ID, err
 }

@@ -110,6 +110,12 @@ type Ledger interface {
 	AddAuthority(ctx context.Context, a AuthorityRow, f audit.Fact) error
 	// Authorities returns all of them, parents first.
 	Authorities(ctx context.Context) ([]AuthorityRow, error)
+	// Activate records v. ErrConflict: it is not prepared, or another was activated at the same time.
+	Activate(ctx context.Context, v Activation) error
+	// Retire records v. ErrConflict: it signs, or it is retired already.
+	Retire(ctx context.Context, v Retirement) error
+	// Alive reports whether an authority has signed a certificate that is valid at the time now.
+	Alive(ctx context.Context, authority int, now time.Time) (bool, error)
 	// AddEnrolment records a one-time token and its fact. ErrNotFound: no such scope. ErrCallerRevoked: the fact's.
 	AddEnrolment(ctx context.Context, e Enrolment, f audit.Fact) error
 	// Enrolment returns a token, or ErrNotFound.
@@ -126,4 +132,25 @@ type AuthorityRow struct {
 	Certificate []byte
 	Key         string // name of its key in the KMS
 	CreatedAt   time.Time
+	ActivatedAt time.Time // zero while it is prepared
+	RetiringAt  time.Time // zero until another signs in its place
+	RetiredAt   time.Time // zero until nothing that it signed is valid
+}
+
+// An Activation lets a prepared authority sign, and the one that signed for its purpose retire.
+type Activation struct {
+	Name   string
+	At     time.Time
+	Fact   audit.Fact
+	Spread time.Duration // over which what the former one signed is renewed
+	// Incident is the identifier of the incident that says so; Upto the least serial that the new one can have made.
+	Incident, Upto uid.UID
+	Ends           time.Time // when all that the former one signed has expired
+}
+
+// A Retirement ends an authority that signs nothing any more, or that was never to sign.
+type Retirement struct {
+	Name string
+	At   time.Time
+	Fact audit.Fact
 }

@@ -106,6 +106,10 @@ func (p *Profile) life(asked time.Duration) (time.Duration, error) {
 	return asked.Truncate(time.Second), nil
 }
 
+// Backdating is how far before its issuance a certificate may be asked to begin: what was ordered with a date is issued a
+// while later.
+const Backdating = time.Hour
+
 // span settles how long a certificate lives whose first or last second was asked for, or neither. It may begin as early as
 // any does, and may not reach further from now than the longest life: lists and the ledger keep what is that old.
 func (p *Profile) span(req Request, now time.Time) (time.Duration, error) {
@@ -116,15 +120,15 @@ func (p *Profile) span(req Request, now time.Time) (time.Duration, error) {
 		return 0, &policy.Refusal{What: what, Rule: "profile " + p.Name, Remedy: remedy}
 	}
 	from, to := req.NotBefore.Truncate(time.Second), req.NotAfter.Truncate(time.Second)
-	earliest := now.Add(-backdate(p.Default)).Truncate(time.Second)
-	latest := earliest.Add(p.Max - time.Second)
+	earliest := now.Add(-Backdating).Truncate(time.Second)
+	latest := now.Add(p.Max - backdate(p.Max)).Truncate(time.Second)
 	switch {
 	case req.Life != 0:
 		return refuse("a life beside a first or last second", "ask for one of them")
 	case !req.NotBefore.IsZero() && from.Before(earliest):
 		return refuse("a certificate from "+from.UTC().Format(time.RFC3339), "it may begin "+earliest.UTC().Format(time.RFC3339)+" or later; leave it out to begin now")
 	case req.NotBefore.IsZero():
-		from = earliest
+		from = now.Add(-backdate(p.Default)).Truncate(time.Second)
 	case req.NotAfter.IsZero():
 		to = from.Add(min(p.Default, latest.Sub(from)) - time.Second)
 	}
@@ -137,3 +141,6 @@ func (p *Profile) span(req Request, now time.Time) (time.Duration, error) {
 	}
 	return life, nil
 }
+
+// LongestLife is the longest of what may be asked for.
+const LongestLife = 90 * day

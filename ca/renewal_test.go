@@ -133,7 +133,7 @@ func TestAskedEndsAreRefused(t *testing.T) {
 	h := pkitest.New(t)
 	now, day := h.Now(), 24*time.Hour
 	for name, ask := range map[string]func(*ca.Request){
-		"in the past":                    func(r *ca.Request) { r.NotBefore = now.Add(-time.Hour) },
+		"in the past":                    func(r *ca.Request) { r.NotBefore = now.Add(-2 * time.Hour) },
 		"over already":                   func(r *ca.Request) { r.NotAfter = now.Add(-time.Second) },
 		"over at once":                   func(r *ca.Request) { r.NotAfter = now.Add(3 * time.Second) },
 		"before it begins":               func(r *ca.Request) { r.NotBefore, r.NotAfter = now.Add(2*day), now.Add(day) },

@@ -14,7 +14,7 @@ CREATE TABLE replacement (
 ) PARTITION BY RANGE (serial);
 COMMENT ON TABLE replacement IS 'Which certificate was to replace which (RFC 9773 §5), written with the intent of the new one.';
 INSERT INTO epoch_table (parent, kind, reference)
-VALUES ('replacement', 16, 'intent');
+VALUES ('replacement', 16, NULL);
 
 SELECT make_epoch(substring(c.relname FROM '_s(\d+)_e')::integer, substring(c.relname FROM '_e(\d+)$')::integer)
 FROM   pg_inherits h
@@ -50,7 +50,10 @@ CREATE TABLE incident (
     profile     text        NULL,
     scope       text        NULL,
     name        text        NULL,
+    name_mark   bigint      NULL,
     key         bytea       NULL,
+    key_mark    bigint      NULL,
+    listed      boolean     NOT NULL,
     since       bytea       NOT NULL,
     upto        bytea       NOT NULL,
     spread      interval    NULL,
@@ -65,8 +68,9 @@ CREATE TABLE incident (
     passes      smallint    NOT NULL DEFAULT 0,
     revoked     integer     NOT NULL DEFAULT 0,
     CONSTRAINT incident_pk PRIMARY KEY (id),
-    CONSTRAINT incident_cause_is_known CHECK (cause IN ('incident', 'revocation', 'retirement', 'suspension')),
-    CONSTRAINT incident_chooses CHECK (num_nonnulls(authority, profile, scope, name, key) > 0 OR since <> '\x'),
+    CONSTRAINT incident_cause_is_known CHECK (cause IN ('incident', 'revocation', 'retirement')),
+    CONSTRAINT incident_name_is_marked_or_listed CHECK ((name IS NOT NULL) = (name_mark IS NOT NULL OR listed)),
+    CONSTRAINT incident_key_is_marked CHECK ((key IS NULL) = (key_mark IS NULL)),
     CONSTRAINT incident_range_is_not_empty CHECK (since < upto),
     CONSTRAINT incident_authority_exists FOREIGN KEY (authority) REFERENCES authority (id),
     CONSTRAINT incident_scope_exists FOREIGN KEY (scope) REFERENCES scope (path),
@@ -78,7 +82,15 @@ CREATE TABLE incident (
     CONSTRAINT incident_finishes_what_it_began CHECK (finished_at IS NULL OR revoking_at IS NOT NULL)
 );
 CREATE INDEX incident_in_force ON incident (ends_at) WHERE ended_at IS NULL;
-CREATE INDEX incident_ending ON incident (revoking_at) WHERE revoking_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX incident_ending ON incident (revoking_at) WHERE everything AND revoking_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX incident_due ON incident (deadline) WHERE deadline IS NOT NULL AND finished_at IS NULL AND ended_at IS NULL;
 COMMENT ON TABLE incident IS 'Certificates chosen by their intents (since <= serial < upto), whose windows move over spread from made_at on, and of
 which those not replaced (everything: all) are revoked at the deadline. While it revokes, cursor and passes say how far it is.';
+
+CREATE TABLE incident_certificate (
+    incident bytea NOT NULL,
+    serial   bytea NOT NULL,
+    CONSTRAINT incident_certificate_pk PRIMARY KEY (incident, serial),
+    CONSTRAINT incident_certificate_of_an_incident FOREIGN KEY (incident) REFERENCES incident (id)
+);
+COMMENT ON TABLE incident_certificate IS 'What an incident touches that chose by the end of a name (listed): no index of the ledger knows that.';

@@ -3,8 +3,8 @@
 // An incident is a choice (authority, profile, scope, name, key, time of issue) and a bound: it touches what was issued up to
 // the moment it was recorded and nothing later, so renewing is the way out of it. It moves the renewal windows of what it
 // touches over a spread (RFC 9773), and at its deadline revokes what has no successor by then. A revocation of many
-// certificates is an incident whose deadline is now and which spares nothing; retiring an authority and suspending a tenant
-// make one without a deadline.
+// certificates is an incident whose deadline is now and which spares nothing; an authority that retires makes one without a
+// deadline.
 //
 //	recorded ──────────────► in force ── cancelled, or all it touched has expired ──► over
 //	              deadline ─────┐
@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/cert"
-	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -31,7 +30,8 @@ var (
 	ErrOver      = errors.New("the incident is over, or revokes already")
 	ErrTooMany   = errors.New("too many incidents are in force")
 	ErrConflict  = errors.New("an incident was recorded under this key, for something else")
-	ErrUncounted = errors.New("there are too many certificates to count in the time there is")
+	ErrUncounted = errors.New("there are too many certificates to look through in the time there is")
+	ErrNothing   = errors.New("there is no such authority or scope")
 )
 
 // A Cause is what made an incident.
@@ -42,18 +42,7 @@ const (
 	Operator   Cause = "incident"   // somebody asked for it
 	Revocation Cause = "revocation" // somebody revoked many certificates
 	Retirement Cause = "retirement" // an authority was superseded
-	Suspension Cause = "suspension" // a scope was suspended
 )
-
-// A Choice says which certificates. What is zero chooses all; a Choice of nothing but zeros is refused.
-type Choice struct {
-	Authority string         // by name
-	Profile   string         // by name
-	Scope     identity.Scope // and everything below it
-	Name      string         // as in "dns:a.demo.test", or "dns:.demo.test" for everything below demo.test
-	Key       cert.KeyID
-	From, To  time.Time // issued from, inclusive, to, exclusive; To is never later than the incident itself
-}
 
 // An Incident is one, as it is recorded.
 type Incident struct {
@@ -101,4 +90,31 @@ func (i Incident) State(now time.Time) State {
 		return Over
 	}
 	return InForce
+}
+
+// A Fate is what became of one certificate that an incident touches.
+type Fate string
+
+// The fates.
+const (
+	Waiting  Fate = "waiting"  // not replaced yet
+	Replaced Fate = "replaced" // it has a successor
+	Revoked  Fate = "revoked"  // since the incident was recorded
+	Expired  Fate = "expired"  // without a successor
+)
+
+// A Tally is how many certificates an incident touches, by their fates. Those count that were valid when it was recorded.
+type Tally struct {
+	Chosen, Waiting, Replaced, Revoked, Expired int
+	Complete                                    bool // false: there are more, and no time was left to count them
+}
+
+// A Member is a certificate that an incident touches.
+type Member struct {
+	Serial     cert.Serial
+	Scope      string
+	Profile    string
+	NotAfter   time.Time
+	Fate       Fate
+	ReplacedBy cert.Serial // zero if it has no successor
 }

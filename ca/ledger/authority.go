@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,11 +24,11 @@ func (l *Ledger) AddAuthority(ctx context.Context, a ca.AuthorityRow, f audit.Fa
 		parent = &a.Parent
 	}
 	err := l.recorded(ctx, f, `
-		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt)
+		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at, activated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt, moment(a.ActivatedAt))
 	switch postgres.Violated(err) {
-	case "authority_name_once", "authority_key_once":
+	case "authority_name_once", "authority_key_once", "authority_active_once":
 		return ca.ErrConflict
 	}
 	return err
@@ -38,22 +39,24 @@ func (l *Ledger) recorded(ctx context.Context, f audit.Fact, sql string, args ..
 	var b pgx.Batch
 	b.Queue(sql, args...)
 	b.Queue(audit.Insert, audit.Columns(f)...)
+	b.Queue(`SELECT pg_notify('` + AuthoritiesChannel + `', '')`)
 	results := l.db.SendBatch(ctx, &b)
 	_, err1 := results.Exec()
 	_, err2 := results.Exec()
-	return errors.Join(err1, err2, results.Close())
+	_, err3 := results.Exec()
+	return errors.Join(err1, err2, err3, results.Close())
 }
 
 // Authorities implements ca.Ledger.
 func (l *Ledger) Authorities(ctx context.Context) ([]ca.AuthorityRow, error) {
 	rows, err := l.db.Query(ctx, `
-		SELECT id, name, purpose, site, coalesce(parent, 0), certificate, key, created_at
+		SELECT id, name, purpose, site, coalesce(parent, 0), certificate, key, created_at, activated_at, retiring_at, retired_at
 		FROM   authority
 		ORDER  BY id`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[ca.AuthorityRow])
+	return pgx.CollectRows(rows, authority)
 }
 
 // AddEnrolment implements ca.Ledger.
@@ -62,10 +65,17 @@ func (l *Ledger) AddEnrolment(ctx context.Context, e ca.Enrolment, f audit.Fact)
 	for _, n := range e.Names {
 		names = append(names, n.String())
 	}
+	callerRevoked := `$11::bytea IS NULL`
+	if !f.Who.Serial.IsZero() {
+		at := leafOf(f.Who.Serial.UID())
+		if there, err := l.has(ctx, "revocation", at); err != nil || !there {
+			return cmp.Or(explained(err), ca.ErrCallerRevoked)
+		}
+		callerRevoked = at.isRevoked("$11::bytea")
+	}
 	verdicts, err := once(ctx, l.db, pgx.RowToStructByPos[invited], `
 		WITH ask AS (
-			SELECT (SELECT id FROM scope WHERE path = $10) AS scope,
-			       EXISTS (SELECT FROM revocation WHERE serial = $11) AS caller_revoked
+			SELECT (SELECT id FROM scope WHERE path = $10) AS scope, `+callerRevoked+` AS caller_revoked
 		), made AS (
 			INSERT INTO enrolment (token, hash, scope, profile, workload, names, made_at, expires_at)
 			SELECT $12, $13, scope, $14, $15, $16, $17, $18

@@ -20,8 +20,7 @@ const recordColumns = `i.serial, i.not_after, i.authority, s.path, i.profile, i.
 // ends looks up the outcome and the revocation of an intent i that is kept in v.
 func (v leaf) ends() string {
 	return `
-		LEFT   JOIN ` + v.of("outcome") + ` o ON o.serial = i.serial
-		LEFT   JOIN ` + v.of("revocation") + ` r ON r.serial = i.serial`
+		LEFT   JOIN ` + v.of("outcome") + ` o ON o.serial = i.serial` + v.revoked()
 }
 
 // endTables look up the outcome and the revocation of an i, each by its serial in one partition. OFFSET 0 keeps them look-ups:

@@ -89,7 +89,7 @@ func (l *Ledger) Renewal(ctx context.Context, s cert.Serial, now time.Time) (ca.
 		WHERE  i.serial = $1
 		AND    n.ended_at IS NULL
 		AND    n.ends_at > $2
-		AND    n.spread IS NOT NULL`+touches+`
+		AND    n.spread IS NOT NULL`+at.touches()+`
 		UNION  ALL
 		SELECT u.suspended_at, $3, ''
 		FROM   `+at.of("intent")+` i

@@ -1,0 +1,268 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/uid"
+)
+
+// An AuthorityState is where an authority is in its life.
+//
+//	prepared ── activate ──► active ── another is activated ──► retiring ── all it signed has expired ──► retired
+//	    └──────────────────────────── retire: given up ─────────────────────────────────────────────────────▲
+//
+// A prepared one is published, with its lists and its OCSP responder, and signs nothing that was asked for. One is active for
+// a purpose. What a retiring one signed is renewed over a spread, by its windows; its lists and answers go on. At any time
+// its own certificate may be revoked, for ever.
+type AuthorityState string
+
+// The states.
+const (
+	Prepared         AuthorityState = "prepared"
+	Active           AuthorityState = "active"
+	Retiring         AuthorityState = "retiring"
+	Retired          AuthorityState = "retired"
+	RevokedAuthority AuthorityState = "revoked"
+)
+
+// state computes where an authority is, and since when.
+func (a *CA) state(ctx context.Context, auth *Authority, row AuthorityRow) (AuthorityState, time.Time, error) {
+	if serial, ok := auth.Serial(); ok {
+		switch rec, err := a.Ledger.BySerial(ctx, serial); {
+		case errors.Is(err, ErrNotFound): // founded before its epoch was kept, or archived since
+		case err != nil:
+			return "", time.Time{}, fmt.Errorf("reading whether it is revoked: %w", err)
+		case rec.Revoked != nil:
+			return RevokedAuthority, rec.Revoked.At, nil
+		}
+	}
+	switch {
+	case !row.RetiredAt.IsZero():
+		return Retired, row.RetiredAt, nil
+	case !row.RetiringAt.IsZero():
+		return Retiring, row.RetiringAt, nil
+	case !row.ActivatedAt.IsZero():
+		return Active, row.ActivatedAt, nil
+	}
+	return Prepared, row.CreatedAt, nil
+}
+
+// Reload reads the authorities again: another replica has changed one.
+func (a *CA) Reload(ctx context.Context) error { return a.Load(ctx, a.authorities.Load().keyring) }
+
+// Bounds of a rotation.
+const (
+	// DefaultSpread is the time over which what a retiring authority signed is renewed.
+	DefaultSpread = 7 * day
+	// MaxSpread is the longest: nothing but an authority lives longer.
+	MaxSpread = 90 * day
+	// published is how long a root has to be in the bundle before it signs: whoever keeps the bundle has fetched it since.
+	published = 10 * time.Minute
+)
+
+var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Prepare makes an authority that is published and does not sign yet. An empty name gives it the next number of its purpose.
+// Asking again for the same gives the same. Operators alone prepare, activate and retire.
+func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name string) (*Authority, error) {
+	fact := audit.Fact{At: a.Now(), Who: who, Scope: identity.Platform, What: audit.AuthorityMade, Subject: name}
+	set := a.authorities.Load()
+	if name == "" {
+		name = set.next(p, a.Site)
+		fact.Subject = name
+	}
+	if err := preparable(who, p, name); err != nil {
+		return nil, a.refuse(ctx, fact, err.Rule, err)
+	}
+	if had, ok := set.byName[name]; ok {
+		if had.Purpose != p || had.State != Prepared {
+			return nil, a.refuse(ctx, fact, "a name is one authority", fmt.Errorf("%w: authority %s is there, for %s, and is %s", ErrConflict, name, had.Purpose, had.State))
+		}
+		return had, nil
+	}
+	row := AuthorityRow{Name: name, Purpose: p, Site: a.Site, CreatedAt: fact.At}
+	if err := a.establish(ctx, who, set.keyring, row); err != nil {
+		return nil, fmt.Errorf("preparing authority %s: %w", name, err)
+	}
+	if err := a.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return a.Authority(name)
+}
+
+func preparable(who identity.Caller, p Purpose, name string) *policy.Refusal {
+	switch {
+	case !who.Operator:
+		return authoritiesOfOperators("preparing an authority")
+	case p != Root && !slices.Contains(Purposes, p):
+		return &policy.Refusal{What: fmt.Sprintf("purpose %.40q", string(p)), Rule: "the list of purposes", Remedy: fmt.Sprintf("choose one of %v", append([]Purpose{Root}, Purposes...))}
+	case !authorityName.MatchString(name):
+		return &policy.Refusal{What: fmt.Sprintf("name %.70q", name), Rule: "the form of authorities' names", Remedy: "use 1 to 63 of a-z, 0-9 and hyphen, neither first nor last a hyphen"}
+	}
+	return nil
+}
+
+func authoritiesOfOperators(what string) *policy.Refusal {
+	return &policy.Refusal{What: what, Rule: "operators alone change authorities", Remedy: "ask an operator"}
+}
+
+// next is the name that the next authority of a purpose gets.
+func (s *authorities) next(p Purpose, site byte) string {
+	for n := 1; ; n++ {
+		name := fmt.Sprintf("%s-%d-%d", p, site, n)
+		if _, taken := s.byName[name]; !taken {
+			return name
+		}
+	}
+}
+
+// Activate lets a prepared authority sign from now on. The one that signed for its purpose retires, and the windows of what
+// that one signed move over spread, zero being DefaultSpread. Requests under way are finished by whichever they began with.
+func (a *CA) Activate(ctx context.Context, who identity.Caller, name string, spread time.Duration) (*Authority, error) {
+	now := a.Now()
+	fact := audit.Fact{At: now, Who: who, Scope: identity.Platform, What: audit.AuthorityActivated, Subject: name}
+	if spread == 0 {
+		spread = DefaultSpread
+	}
+	auth, err := a.current(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := activatable(who, auth, spread, now); err != nil {
+		return nil, a.refuse(ctx, fact, err.Rule, err)
+	}
+	v := Activation{
+		Name: name, At: now, Fact: fact, Spread: spread, Incident: uid.New(uid.Incident, a.Site, now),
+		Upto: uid.Floor(uid.Certificate, a.Site, now.Add(time.Second)), Ends: now.Add(longest(auth.Purpose)),
+	}
+	if err := a.Ledger.Activate(ctx, v); err != nil {
+		return nil, a.conflicting(ctx, fact, fmt.Errorf("activating authority %s: %w", name, err))
+	}
+	return a.changed(ctx, name)
+}
+
+// conflicting records as refused what the ledger found in another state than it was.
+func (a *CA) conflicting(ctx context.Context, f audit.Fact, err error) error {
+	if errors.Is(err, ErrConflict) {
+		return a.refuse(ctx, f, "an authority's life goes one way", err)
+	}
+	return err
+}
+
+// current returns the authority called name as the ledger has it now.
+func (a *CA) current(ctx context.Context, name string) (*Authority, error) {
+	if err := a.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return a.Authority(name)
+}
+
+// changed is what became of an authority, in this replica too.
+func (a *CA) changed(ctx context.Context, name string) (*Authority, error) {
+	if err := a.Reload(ctx); err != nil {
+		return nil, fmt.Errorf("authority %s was changed, and could not be read again: %w", name, err)
+	}
+	return a.Authority(name)
+}
+
+func activatable(who identity.Caller, auth *Authority, spread time.Duration, now time.Time) *policy.Refusal {
+	since := now.Sub(auth.Since)
+	switch {
+	case !who.Operator:
+		return authoritiesOfOperators("activating an authority")
+	case auth.State != Prepared:
+		return &policy.Refusal{What: "activating " + auth.Name, Rule: "an authority's life goes one way", Remedy: "it is " + string(auth.State) + ": prepare another"}
+	case auth.parent == nil && since < published:
+		return &policy.Refusal{
+			What: "activating root " + auth.Name, Rule: "a root is published before it signs",
+			Remedy: fmt.Sprintf("wait %s: it has to reach who keeps the bundle", (published - since).Round(time.Second)),
+		}
+	case spread < time.Minute || spread > MaxSpread:
+		return &policy.Refusal{What: "a spread of " + spread.String(), Rule: "the bounds of a rotation", Remedy: "ask for " + time.Minute.String() + " to " + MaxSpread.String()}
+	}
+	return nil
+}
+
+// longest is the longest life of what an authority of a purpose signs.
+func longest(p Purpose) time.Duration {
+	most := responder.Max
+	for _, q := range append([]*Profile{subordinate}, profiles...) {
+		if q.Purpose == p {
+			most = max(most, q.Max)
+		}
+	}
+	return most
+}
+
+// Retire ends an authority: a prepared one, which is given up, or a retiring one of whose certificates none is valid any
+// more. It leaves the bundle, and stays known.
+func (a *CA) Retire(ctx context.Context, who identity.Caller, name string) (*Authority, error) {
+	now := a.Now()
+	fact := audit.Fact{At: now, Who: who, Scope: identity.Platform, What: audit.AuthorityRetired, Subject: name}
+	auth, err := a.current(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := retirable(who, auth); err != nil {
+		return nil, a.refuse(ctx, fact, err.Rule, err)
+	}
+	alive, err := a.Ledger.Alive(ctx, auth.ID, now)
+	if err != nil {
+		return nil, fmt.Errorf("looking for valid certificates of authority %s: %w", name, err)
+	}
+	if alive && auth.State == Retiring {
+		r := &policy.Refusal{
+			What: "retiring " + name, Rule: "certificates that it signed are valid",
+			Remedy: "wait until they are renewed and have expired, or end them: segl incident create --authority " + name + " --deadline …",
+		}
+		return nil, a.refuse(ctx, fact, r.Rule, r)
+	}
+	if err := a.Ledger.Retire(ctx, Retirement{Name: name, At: now, Fact: fact}); err != nil {
+		return nil, a.conflicting(ctx, fact, fmt.Errorf("retiring authority %s: %w", name, err))
+	}
+	return a.changed(ctx, name)
+}
+
+func retirable(who identity.Caller, auth *Authority) *policy.Refusal {
+	switch {
+	case !who.Operator:
+		return authoritiesOfOperators("retiring an authority")
+	case auth.State == Active:
+		return &policy.Refusal{What: "retiring " + auth.Name, Rule: "somebody signs for " + string(auth.Purpose), Remedy: "prepare another and activate it: this one then retires by itself"}
+	case auth.State == Retired:
+		return &policy.Refusal{What: "retiring " + auth.Name, Rule: "an authority's life goes one way", Remedy: "it is retired already"}
+	}
+	return nil
+}
+
+// RevokeAuthority revokes an authority's own certificate, for ever: nothing that it signed is to be trusted from then on. What
+// it signed is best renewed at once, by another that is active.
+func (a *CA) RevokeAuthority(ctx context.Context, who identity.Caller, name string, why cert.Reason) (*Authority, error) {
+	auth, err := a.Authority(name)
+	if err != nil {
+		return nil, err
+	}
+	fact := audit.Fact{At: a.Now(), Who: who, Scope: identity.Platform, What: audit.Revoke, Subject: name}
+	serial, ok := auth.Serial()
+	switch {
+	case !who.Operator:
+		r := authoritiesOfOperators("revoking an authority")
+		return nil, a.refuse(ctx, fact, r.Rule, r)
+	case !ok:
+		r := &policy.Refusal{What: "revoking root " + name, Rule: "no list can say that its own signer is not to be trusted (RFC 5280 §3.3)", Remedy: "take it out of every trust store, and retire it"}
+		return nil, a.refuse(ctx, fact, r.Rule, r)
+	}
+	if _, err := a.Revoke(ctx, who, serial, why); err != nil {
+		return nil, err
+	}
+	return a.changed(ctx, name)
+}
