@@ -66,7 +66,8 @@ func TestStatusesFollowFromFacts(t *testing.T) {
 
 func TestOnlyTheZoneProvesAWildcardAndNothingInItAnAddress(t *testing.T) {
 	for who, want := range map[string][]acme.Method{
-		"dns:a.test": {acme.HTTP01, acme.DNS01, acme.TLSALPN01}, "dns:*.a.test": {acme.DNS01},
+		"dns:a.test":   {acme.HTTP01, acme.DNS01, acme.TLSALPN01, acme.DNSAccount01, acme.DNSPersist01},
+		"dns:*.a.test": {acme.DNS01, acme.DNSAccount01, acme.DNSPersist01},
 		"ip:192.0.2.1": {acme.HTTP01, acme.TLSALPN01}, "ip:2001:db8::1": {acme.HTTP01, acme.TLSALPN01}, "uri:spiffe://a/b": nil,
 	} {
 		got := acme.MethodsFor(name(t, who))
@@ -88,7 +89,7 @@ func TestChallengesShowWhatDecided(t *testing.T) {
 	if c, _ := a.Challenge(acme.DNS01); c.Status != acme.Processing {
 		t.Errorf("an attempted challenge is %s", c.Status)
 	}
-	if c, _ := a.Challenge(acme.HTTP01); c.Status != acme.Pending || len(a.Challenges()) != 3 {
+	if c, _ := a.Challenge(acme.HTTP01); c.Status != acme.Pending || len(a.Challenges()) != 5 {
 		t.Errorf("another is %s of %d", c.Status, len(a.Challenges()))
 	}
 	a = claim(t, &acme.Validation{Method: acme.DNS01, At: now})

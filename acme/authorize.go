@@ -45,6 +45,8 @@ func (ask NewAuthorization) name(rights policy.Chain) (cert.Name, *Problem) {
 	switch {
 	case p != nil:
 		return cert.Name{}, p
+	case n.Kind() == cert.Device:
+		return cert.Name{}, problem(UnsupportedIdentifier, "a device is proved in an order alone: its statement is about the key of one certificate")
 	case n.Wildcard():
 		// RFC 8555 §7.4.1: "pre-authorization cannot be used to authorize issuance of certificates containing wildcard domain
 		// names."

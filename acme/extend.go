@@ -10,7 +10,12 @@ func (s *Server) extend(ctx context.Context, h Holder, ask NewOrder, o *Order) (
 		return nil, err
 	}
 	var err error
-	if o.Profile, err = s.choose(ctx, h.Scope, ask.Profile); err != nil {
+	if isDevice(o.Names) {
+		o.Profile, err = s.deviceOrder(o.Names, ask.Profile)
+	} else {
+		o.Profile, err = s.choose(ctx, h.Scope, ask.Profile)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := s.date(o, ask); err != nil {

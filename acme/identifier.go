@@ -26,6 +26,8 @@ func (i Identifier) parse() (cert.Name, *Problem) {
 		n, err = cert.ParseDNS(i.Value)
 	case "ip":
 		n, err = cert.ParseIP(i.Value)
+	case "permanent-identifier": // draft-ietf-acme-device-attest-09 §3.1
+		n, err = cert.ParseDevice(i.Value)
 	default:
 		return cert.Name{}, problem(UnsupportedIdentifier, "identifier type %.40q: order dns or ip (RFC 8555 §9.7.7, RFC 8738 §3)", i.Type)
 	}

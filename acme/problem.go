@@ -18,6 +18,7 @@ const (
 	AccountDoesNotExist     ErrorType = "accountDoesNotExist"
 	AlreadyReplaced         ErrorType = "alreadyReplaced"
 	AlreadyRevoked          ErrorType = "alreadyRevoked"
+	BadAttestationStatement ErrorType = "badAttestationStatement" // draft-ietf-acme-device-attest
 	BadCSR                  ErrorType = "badCSR"
 	BadNonce                ErrorType = "badNonce"
 	BadPublicKey            ErrorType = "badPublicKey"

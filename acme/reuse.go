@@ -107,7 +107,7 @@ func (s *Server) proofs(ctx context.Context, account uid.UID, names []cert.Name,
 	found := make(map[cert.Name]Authorization, len(names))
 	for _, n := range names {
 		for _, a := range had {
-			if a.Account == account && a.covers(n) && a.Status(s.Now()) == Valid && a.Validation.Method != PreApproved && !until.After(a.Expires) {
+			if a.Account == account && a.covers(n) && n.Kind() != cert.Device && a.Status(s.Now()) == Valid && a.Validation.Method != PreApproved && !until.After(a.Expires) {
 				found[n] = a
 				break
 			}

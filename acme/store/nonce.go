@@ -187,5 +187,5 @@ func (s *Store) Sweep(ctx context.Context) error {
 	_, err := s.db.Exec(ctx, `
 		DELETE FROM acme_nonce
 		WHERE  made_at < $1`, s.nonces.now().Add(-nonceLife-blockLife-2*clockSpread))
-	return err
+	return errors.Join(err, s.sweepAttempts(ctx, s.nonces.now()))
 }

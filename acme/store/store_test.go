@@ -171,11 +171,11 @@ func TestAValidationIsAskedForOnceAndSettledOnce(t *testing.T) {
 			t.Errorf("attempt %d: %+v, ours %v", i+1, got, ours)
 		}
 	}
-	if tasks, err := r.TakeOver(t.Context(), time.Minute, 10); err != nil || len(tasks) != 0 {
+	if tasks, err := r.TakeOver(t.Context(), r.Now(), time.Minute, 10); err != nil || len(tasks) != 0 {
 		t.Errorf("took over a live lease: %v, %v", tasks, err)
 	}
 	must(t, r.Release(t.Context(), id))
-	tasks, err := r.TakeOver(t.Context(), time.Minute, 10)
+	tasks, err := r.TakeOver(t.Context(), r.Now(), time.Minute, 10)
 	must(t, err)
 	if len(tasks) != 1 || tasks[0].Authorization.ID != id || tasks[0].Scope != a.Scope || tasks[0].Thumbprint != a.Thumbprint ||
 		tasks[0].Authorization.Attempt.Method != acme.HTTP01 || tasks[0].Authorization.Token != o.Authorizations[0].Token {

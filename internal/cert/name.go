@@ -17,6 +17,7 @@ const (
 	DNS NameKind = iota + 1
 	IP
 	URI
+	Device // a permanent identifier (RFC 4043): what ACME proves of a device; no certificate of ours has it as it is
 )
 
 func (k NameKind) String() string {
@@ -27,6 +28,8 @@ func (k NameKind) String() string {
 		return "ip"
 	case URI:
 		return "uri"
+	case Device:
+		return "permanent-identifier"
 	}
 	return "none"
 }
@@ -135,6 +138,22 @@ func ParseURI(s string) (Name, error) {
 	return Name{URI, s}, nil
 }
 
+// ParseDevice reads a permanent identifier as makers write them: letters, digits, hyphen, dot and underscore, up to 56. Others
+// would fit no identity.
+func ParseDevice(s string) (Name, error) {
+	const most = 63 - len(devicePrefix)
+	ok := s != "" && len(s) <= most && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == ""
+	if !ok {
+		return Name{}, fmt.Errorf("permanent identifier %.80q: want 1 to %d letters, digits, hyphens, dots and underscores, and no assigner", s, most)
+	}
+	return Name{Device, s}, nil
+}
+
+const devicePrefix = "device-"
+
+// DeviceWorkload returns the last part of the identity that device n gets.
+func DeviceWorkload(n Name) string { return devicePrefix + strings.ToLower(n.v) }
+
 // Kind returns the kind of n; the zero Name has none.
 func (n Name) Kind() NameKind { return n.kind }
 
@@ -163,6 +182,8 @@ func ParseName(s string) (Name, error) {
 		return ParseIP(v)
 	case "uri":
 		return ParseURI(v)
+	case "permanent-identifier":
+		return ParseDevice(v)
 	}
-	return Name{}, fmt.Errorf("name %.80q: want dns:, ip: or uri: and a value", s)
+	return Name{}, fmt.Errorf("name %.80q: want dns:, ip:, uri: or permanent-identifier: and a value", s)
 }

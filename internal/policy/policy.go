@@ -131,19 +131,17 @@ func (c *Compiled) decide(n cert.Name) (says, ok bool) {
 	case cert.IP:
 		return c.rights.IP != nil, c.ip != nil && c.ip.IsIPAllowed(n.Addr().AsSlice()) == nil
 	case cert.URI:
-		return c.rights.SPIFFE != nil, c.allowsWorkload(n)
+		u, err := url.Parse(n.Value())
+		return c.rights.SPIFFE != nil, err == nil && c.allowsWorkload(u.Path[strings.LastIndexByte(u.Path, '/')+1:])
+	case cert.Device:
+		return c.rights.SPIFFE != nil, c.allowsWorkload(cert.DeviceWorkload(n))
 	}
 	return true, false
 }
 
-func (c *Compiled) allowsWorkload(n cert.Name) bool {
-	u, err := url.Parse(n.Value())
-	if err != nil {
-		return false
-	}
-	last := u.Path[strings.LastIndexByte(u.Path, '/')+1:]
+func (c *Compiled) allowsWorkload(name string) bool {
 	for _, w := range c.rights.SPIFFE {
-		if w == "*" || w == last {
+		if w == "*" || w == name {
 			return true
 		}
 	}
@@ -157,7 +155,7 @@ func (c *Compiled) remedy(n cert.Name) string {
 		list = c.rights.DNS
 	case cert.IP:
 		list = c.rights.IP
-	case cert.URI:
+	case cert.URI, cert.Device:
 		list = c.rights.SPIFFE
 	}
 	if len(list) == 0 {
