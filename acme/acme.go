@@ -78,6 +78,9 @@ type Config struct {
 	Retries []time.Duration
 	// Terms is the URL of the terms of service that an account must agree to. Empty: there are none.
 	Terms string
+	// Keep is how long orders are kept after the week they were made in. While its order is there, a certificate can be fetched
+	// again, and be revoked by the account that ordered it, so that it should exceed the longest life. Zero: 100 days.
+	Keep time.Duration
 	// Workers is how many validations run at once. Zero: 32.
 	Workers int
 	// Patience is how long a challenge's answer waits for its validation, so that quick ones spare the client a poll.
@@ -93,6 +96,7 @@ const (
 
 const (
 	defaultWorkers  = 32
+	defaultKeep     = 100 * 24 * time.Hour
 	defaultPatience = 250 * time.Millisecond
 )
 
@@ -117,6 +121,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.NoScope == nil {
 		c.NoScope = ca.ErrNotFound
+	}
+	if c.Keep <= 0 {
+		c.Keep = defaultKeep
 	}
 	if c.Workers <= 0 {
 		c.Workers = defaultWorkers

@@ -171,6 +171,12 @@ func (s *Server) request(o Order, h Holder, csr []byte) (cert.Request, error) {
 	if req.KeyID == h.KeyID {
 		return cert.Request{}, accountKey()
 	}
+	if isDevice(o.Names) { // draft-ietf-acme-device-attest-09 §3.2: "Clients MAY omit this identifier"
+		if p := o.attested(req.KeyID); p != nil {
+			return cert.Request{}, p
+		}
+		return req, s.deviceNames(o, req)
+	}
 	if err := sameNames(o.Names, req); err != nil {
 		return cert.Request{}, err
 	}
@@ -215,10 +221,14 @@ func sameNames(ordered []cert.Name, req cert.Request) error {
 // certify makes the certificate of o.
 func (s *Server) certify(ctx context.Context, who identity.Caller, o Order) (Order, error) {
 	f := o.Finalization
+	names, err := s.certified(o)
+	if err != nil {
+		return Order{}, err
+	}
 	c, err := s.Issuer.Issue(ctx, who, ca.Request{
 		Scope: o.Scope, Profile: o.Profile, Origin: ca.Origin{ID: o.ID}, Replaces: o.Replaces.Serial,
 		NotBefore: o.NotBefore, NotAfter: o.NotAfter,
-		CSR: cert.Request{Key: f.Key, KeyID: f.KeyID, SPKI: f.SPKI, Names: o.Names},
+		CSR: cert.Request{Key: f.Key, KeyID: f.KeyID, SPKI: f.SPKI, Names: names},
 	})
 	if err != nil {
 		return Order{}, err
@@ -300,6 +310,9 @@ func (s *Server) Recover(ctx context.Context) error {
 func (s *Server) Sweep(ctx context.Context) error {
 	if err := s.Store.Sweep(ctx); err != nil {
 		return fmt.Errorf("sweeping spent nonces: %w", err)
+	}
+	if err := s.Store.Drop(ctx, uid.EpochOf(s.Now().Add(-s.Keep))-1); err != nil {
+		return fmt.Errorf("dropping orders of long ago: %w", err)
 	}
 	return nil
 }

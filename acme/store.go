@@ -91,6 +91,9 @@ type Store interface {
 
 	// Note records facts that belong to nothing else.
 	Note(ctx context.Context, facts ...audit.Fact) error
+	// Drop removes all orders and authorizations made in epoch last or before, with what became of them: as a whole, at no cost
+	// by row. It fails rather than wait long for whoever reads them; the next call tries again.
+	Drop(ctx context.Context, last uid.Epoch) error
 	// Sweep removes what is of no use any more: spent nonces too old to be taken.
 	Sweep(ctx context.Context) error
 }
