@@ -37,6 +37,7 @@ type Request struct {
 	// Identity is asked for when the CSR names none; it belongs to Scope.
 	Identity identity.ID
 	Life     time.Duration // zero means the profile's default
+	Own      bool          // it is of this service's own listeners: they are needed behind a fence, too
 	// NotBefore and NotAfter, where not zero, are the first and the last second of the certificate, in place of Life: within
 	// what the profile allows, from now on.
 	NotBefore, NotAfter time.Time
@@ -63,6 +64,7 @@ type Certificate struct {
 	IssuedAt  time.Time
 	DER       []byte
 	Chain     [][]byte // the authorities above it, nearest first, without the root
+	Root      []byte   // the anchor above Chain
 	Origin    uid.UID  // why it exists, or zero
 	// Revoked is nil while the certificate stands.
 	Revoked *Revoked
@@ -82,4 +84,13 @@ func (c Certificate) Identity() identity.ID {
 		}
 	}
 	return identity.ID{}
+}
+
+// Chains returns the authorities above c, nearest first, in each way to an anchor: without the root, and with it, for whoever
+// keeps none.
+func (c Certificate) Chains() [][][]byte {
+	if len(c.Root) == 0 {
+		return [][][]byte{c.Chain}
+	}
+	return [][][]byte{c.Chain, append(append([][]byte{}, c.Chain...), c.Root)}
 }
