@@ -19,6 +19,7 @@ import (
 type Check struct {
 	Name  string
 	Probe func(context.Context) error // nil: well
+	Warns bool                        // what it finds is to be mended soon, and the process is of use until then
 }
 
 // Health says whether the process should be sent requests. It is safe for concurrent use.
@@ -38,9 +39,10 @@ func (h *Health) Drain() { h.draining.Store(true) }
 
 // A Finding is the outcome of one check.
 type Finding struct {
-	Name string `json:"name"`
-	OK   bool   `json:"ok"`
-	Why  string `json:"why,omitempty"`
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Warning bool   `json:"warning,omitempty"` // not well, and ready nevertheless
+	Why     string `json:"why,omitempty"`
 }
 
 // Readiness is the answer of /readyz.
@@ -59,7 +61,7 @@ func (h *Health) Ready(ctx context.Context) Readiness {
 		wg.Go(func() {
 			f := Finding{Name: c.Name, OK: true}
 			if err := c.Probe(ctx); err != nil {
-				f.OK, f.Why = false, err.Error()
+				f.OK, f.Warning, f.Why = false, c.Warns, err.Error()
 			}
 			out.Checks[i] = f
 		})
@@ -69,7 +71,7 @@ func (h *Health) Ready(ctx context.Context) Readiness {
 		out.Checks = append(out.Checks, Finding{Name: "drain", Why: "the process is about to end"})
 	}
 	for _, f := range out.Checks {
-		out.Ready = out.Ready && f.OK
+		out.Ready = out.Ready && (f.OK || f.Warning)
 	}
 	return out
 }

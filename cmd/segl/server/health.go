@@ -28,6 +28,7 @@ func (s *Server) addHealth() {
 		web.Check{Name: "clock", Probe: s.probeClock},
 		web.Check{Name: "keys", Probe: s.probeKeys()},
 		web.Check{Name: "partitions", Probe: s.probePartitions},
+		web.Check{Name: "epochs", Probe: s.probeEpochs, Warns: true},
 		web.Check{Name: "lists", Probe: s.probeLists},
 		web.Check{Name: "ocsp", Probe: func(context.Context) error { return s.status.responder.Ready() }},
 	)
@@ -36,6 +37,7 @@ func (s *Server) addHealth() {
 	}
 	pool("segl_database_connections", "Connections to the database, in use and idle.", func() float64 { return float64(s.db.Stat().TotalConns()) })
 	pool("segl_database_connections_used", "Connections in use.", func() float64 { return float64(s.db.Stat().AcquiredConns()) })
+	pool("segl_epochs_ahead", "Weeks after the present one that have their partitions; -1 when the database did not answer.", s.epochsAhead)
 	pool("segl_listener_certificate_expires_seconds", "Unix time at which the first of the listeners' own certificates expires.",
 		func() float64 { return float64(s.selfcert.Expires().Unix()) })
 }
