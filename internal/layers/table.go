@@ -63,6 +63,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"github.com/swaggest/jsonschema-go"},
 		},
 		"internal/feed": {Plumbing, []string{"internal/audit", "internal/cert"}, nil},
+		"internal/oidc": {Plumbing, nil, []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}},
 		"internal/tenancy": {
 			Plumbing,
 			[]string{"internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
@@ -155,6 +156,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"acme/jws/jwstest":               {Layer: Testing},
 		"acme/validate/dnstest":          {Layer: Testing},
 		"internal/bench":                 {Layer: Testing},
+		"internal/oidc/oidctest":         {Layer: Testing},
 		"internal/e2e":                   {Layer: Testing},
 		"internal/e2e/unsynced":          {Layer: Testing},
 		"internal/layers":                {Layer: Testing},
