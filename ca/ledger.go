@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -52,12 +53,17 @@ type Revocation struct {
 	Fact     audit.Fact
 }
 
-// A Query selects certificates of a scope and everything below it, in order of expiry. The zero Scope is everywhere.
+// A Query selects certificates of a scope and everything below it, in order of expiry; revoked ones alone in order of
+// their making, and those of a requester the newest first. The zero Scope is everywhere.
 type Query struct {
 	Scope          identity.Scope
 	ExpiringBefore time.Time // zero means any
 	ExpiringAfter  time.Time
 	Revoked        bool       // only revoked ones
+	Profile        string     // only those of it, unless empty
+	Authority      int        // only those that it issued, unless zero
+	Overdue        time.Time  // only those that are valid then and should have a successor by then, but have none; zero means any
+	Requester      string     // only those that this actor asked for, unless empty
 	Name           cert.Name  // only those that bear it, an identity among them; the zero Name is any
 	Key            cert.KeyID // only those of this key, unless zero
 	After          Cursor
@@ -68,6 +74,22 @@ type Query struct {
 type Cursor struct {
 	NotAfter time.Time
 	Serial   cert.Serial
+	Fact     audit.Position // of a requester's
+}
+
+// A Page is a part of what a Query selects. A page looks at a bounded number of certificates, so where a query selects few
+// of them it may be short, or empty, with More to come.
+type Page struct {
+	Records []Record
+	Next    Cursor // to go on from
+	More    bool   // there may be more
+}
+
+// Overdue reports whether a certificate made and ending at these times should have a successor by now: its window of renewal
+// (incident.Usual) is past by a twelfth of its life.
+func Overdue(made, notAfter, now time.Time) bool {
+	const of, from = 3, 4
+	return !now.Before(made.Add(notAfter.Sub(made)/from*of)) && !now.After(notAfter)
 }
 
 // An Enrolment is a one-time token that lets one workload in.
@@ -100,8 +122,8 @@ type Ledger interface {
 	Renewal(ctx context.Context, s cert.Serial, now time.Time) (Renewal, error)
 	// Stands returns nil for a certificate that was issued and is not revoked, else ErrNotFound or ErrCallerRevoked.
 	Stands(ctx context.Context, s cert.Serial) error
-	// Select returns completed certificates.
-	Select(ctx context.Context, q Query) ([]Record, error)
+	// Select returns a page of completed certificates.
+	Select(ctx context.Context, q Query) (Page, error)
 	// Revoke records r once. ErrNotFound, ErrAlreadyRevoked, ErrCallerRevoked.
 	Revoke(ctx context.Context, r Revocation) error
 	// Refuse records a refusal.
@@ -114,6 +136,8 @@ type Ledger interface {
 	Activate(ctx context.Context, v Activation) error
 	// Retire records v. ErrConflict: it signs, or it is retired already.
 	Retire(ctx context.Context, v Retirement) error
+	// Record records an incident that an authority's revocation is.
+	Record(ctx context.Context, i incident.Incident, f audit.Fact) error
 	// Alive reports whether an authority has signed a certificate that is valid at the time now.
 	Alive(ctx context.Context, authority int, now time.Time) (bool, error)
 	// AddEnrolment records a one-time token and its fact. ErrNotFound: no such scope. ErrCallerRevoked: the fact's.

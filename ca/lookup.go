@@ -39,24 +39,41 @@ func (a *CA) ByOrigin(ctx context.Context, o Origin) (Certificate, error) {
 	return a.certificate(rec)
 }
 
+// A Selection is a page of certificates: see Page.
+type Selection struct {
+	Certificates []Certificate
+	Next         Cursor
+	More         bool
+}
+
 // Select returns issued certificates for who: those of its own scope and below, or anywhere for an operator.
-func (a *CA) Select(ctx context.Context, who identity.Caller, q Query) ([]Certificate, error) {
+func (a *CA) Select(ctx context.Context, who identity.Caller, q Query) (Selection, error) {
 	if !who.May(q.Scope) && !(who.Operator && q.Scope.IsZero()) {
-		return nil, ErrNotFound
+		return Selection{}, ErrNotFound
 	}
-	recs, err := a.Ledger.Select(ctx, q)
+	p, err := a.Ledger.Select(ctx, q)
 	if err != nil {
-		return nil, fmt.Errorf("listing certificates of %s: %w", q.Scope, err)
+		return Selection{}, fmt.Errorf("listing certificates of %s: %w", q.Scope, err)
 	}
-	certs := make([]Certificate, 0, len(recs))
-	for _, rec := range recs {
+	out := Selection{Certificates: make([]Certificate, 0, len(p.Records)), Next: p.Next, More: p.More}
+	for _, rec := range p.Records {
 		c, err := a.certificate(rec)
 		if err != nil {
-			return nil, err
+			return Selection{}, err
 		}
-		certs = append(certs, c)
+		out.Certificates = append(out.Certificates, c)
 	}
-	return certs, nil
+	return out, nil
+}
+
+// AuthorityNamed returns the number of the authority called name, or ErrNotFound.
+func (a *CA) AuthorityNamed(name string) (int, error) {
+	for _, v := range a.Authorities() {
+		if v.Name == name {
+			return v.ID, nil
+		}
+	}
+	return 0, ErrNotFound
 }
 
 // certificate puts a completed record together again: a certificate is its TBS bytes plus its signature.
@@ -76,7 +93,7 @@ func (a *CA) certificate(rec Record) (Certificate, error) {
 	return Certificate{
 		Serial: rec.Serial, Scope: rec.Scope, Profile: rec.Profile, Authority: auth.Name, NotBefore: x.NotBefore, NotAfter: x.NotAfter,
 		Names: namesOf(x), Role: x.Subject.CommonName, Key: sha256.Sum256(x.RawSubjectPublicKeyInfo), IssuedAt: rec.At,
-		DER: der, Chain: auth.chain, Origin: rec.Origin.ID, Revoked: rec.Revoked,
+		DER: der, Chain: auth.chain, Root: auth.root, Origin: rec.Origin.ID, Revoked: rec.Revoked,
 	}, nil
 }
 
@@ -110,6 +127,6 @@ func (a *CA) fresh(pl plan, v tbs.Values, in Intent, done Completion) (Certifica
 	}
 	return Certificate{
 		Serial: in.Serial, Scope: in.Scope, Profile: in.Profile, Authority: pl.authority.Name, NotBefore: v.NotBefore.UTC(), NotAfter: v.NotAfter.UTC(),
-		Names: pl.names, Role: pl.role, Key: in.Key, IssuedAt: done.At.Truncate(time.Microsecond), DER: der, Chain: pl.authority.chain, Origin: in.Origin.ID,
+		Names: pl.names, Role: pl.role, Key: in.Key, IssuedAt: done.At.Truncate(time.Microsecond), DER: der, Chain: pl.authority.chain, Root: pl.authority.root, Origin: in.Origin.ID,
 	}, nil
 }

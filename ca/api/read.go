@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -55,7 +57,54 @@ func (d *door) shown(ctx context.Context, who identity.Caller, within identity.S
 type Filter struct {
 	ExpiresBefore web.Time `json:"-" query:"expires_before" description:"Only those that end before this."`
 	ExpiresAfter  web.Time `json:"-" query:"expires_after" description:"Only those that end at this or after."`
-	Revoked       bool     `json:"-" query:"revoked" description:"Only revoked ones."`
+	Revoked       bool     `json:"-" query:"revoked" description:"Only revoked ones, in the order of their making."`
+	Overdue       bool     `json:"-" query:"overdue" description:"Only valid ones that should have a successor by now and have none."`
+	Profile       string   `json:"-" query:"profile" description:"Only those of this profile."`
+	Authority     string   `json:"-" query:"authority" description:"Only those that this authority issued."`
+	Name          string   `json:"-" query:"name" description:"Only those that bear this name, with its kind, as in dns:a.test."`
+	Identity      string   `json:"-" query:"identity" description:"Only those of this SPIFFE ID."`
+	Key           string   `json:"-" query:"key" pattern:"^[0-9a-f]{64}$" description:"Only those of this key: the SHA-256 of its SubjectPublicKeyInfo, in hex."`
+	Requester     string   `json:"-" query:"requester" description:"Only those that this actor asked for, the newest first."`
+}
+
+// narrow puts f into q.
+func (d *door) narrow(f Filter, q *ca.Query) error {
+	q.ExpiringBefore, q.ExpiringAfter, q.Revoked, q.Profile, q.Requester = f.ExpiresBefore.Time, f.ExpiresAfter.Time, f.Revoked, f.Profile, f.Requester
+	if f.Overdue {
+		q.Overdue = d.CA.Now()
+	}
+	var err error
+	if f.Profile != "" {
+		if _, err = ca.ProfileByName(f.Profile); err != nil {
+			return badParameter("profile", err)
+		}
+	}
+	if f.Authority != "" {
+		if q.Authority, err = d.CA.AuthorityNamed(f.Authority); err != nil {
+			return badParameter("authority", fmt.Errorf("%.70q: %w", f.Authority, err))
+		}
+	}
+	if f.Name != "" && f.Identity != "" {
+		return badParameter("identity", errors.New("is a name: leave name out"))
+	}
+	if f.Name != "" {
+		if q.Name, err = cert.ParseName(f.Name); err != nil {
+			return badParameter("name", err)
+		}
+	}
+	if f.Identity != "" {
+		if q.Name, err = cert.ParseURI(f.Identity); err != nil {
+			return badParameter("identity", err)
+		}
+	}
+	if f.Key != "" {
+		b, err := hex.DecodeString(f.Key)
+		if err != nil || len(b) != len(q.Key) {
+			return badParameter("key", errors.New("want 64 hex digits"))
+		}
+		q.Key = cert.KeyID(b)
+	}
+	return nil
 }
 
 // ListRequest asks for the certificates of a scope.
@@ -71,7 +120,8 @@ type ListAllRequest struct {
 	web.Page
 }
 
-// CertificateList is a part of a list. There is more while it has a next_page_token.
+// CertificateList is a part of a list. There is more while it has a next_page_token. A page looks at a bounded number of
+// certificates, so it may hold few, or none, while there is more.
 type CertificateList struct {
 	Certificates  []Summary   `json:"certificates" required:"true"`
 	NextPageToken *web.Cursor `json:"next_page_token,omitempty"`
@@ -86,38 +136,46 @@ func (d *door) listAll(ctx context.Context, who identity.Caller, in ListAllReque
 }
 
 func (d *door) selected(ctx context.Context, who identity.Caller, s identity.Scope, f Filter, p web.Page) (CertificateList, error) {
-	q := ca.Query{
-		Scope: s, ExpiringBefore: f.ExpiresBefore.Time, ExpiringAfter: f.ExpiresAfter.Time, Revoked: f.Revoked, Limit: p.Size + 1,
+	q := ca.Query{Scope: s, Limit: p.Size}
+	err := d.narrow(f, &q)
+	if err != nil {
+		return CertificateList{}, err
 	}
-	var err error
-	if q.After, err = readCursor(p.Token); err != nil {
+	if q.After, err = readCursor(p.Token, f.Requester != ""); err != nil {
 		return CertificateList{}, err
 	}
 	found, err := d.CA.Select(ctx, who, q)
 	if err != nil {
 		return CertificateList{}, err
 	}
-	out := CertificateList{Certificates: make([]Summary, 0, len(found))}
-	for i, c := range found {
-		if i == p.Size {
-			next := cursorAt(found[i-1])
-			out.NextPageToken = &next
-			break
-		}
+	out := CertificateList{Certificates: make([]Summary, 0, len(found.Certificates))}
+	for _, c := range found.Certificates {
 		out.Certificates = append(out.Certificates, d.summary(c))
+	}
+	if found.More {
+		next := cursorAt(found.Next)
+		out.NextPageToken = &next
 	}
 	return out, nil
 }
 
-// cursorAt is where a list goes on after c: the instant of its end and its serial.
-func cursorAt(c ca.Certificate) web.Cursor {
+// cursorAt is where a list goes on: after the instant of an end and a serial, or after a fact.
+func cursorAt(c ca.Cursor) web.Cursor {
+	if !c.Fact.IsZero() {
+		return web.CursorAt([]byte(c.Fact.String()))
+	}
 	return web.CursorAt(append(binary.BigEndian.AppendUint64(nil, uint64(c.NotAfter.Unix())), c.Serial.Bytes()...)) //nolint:gosec // after 1970
 }
 
-func readCursor(c web.Cursor) (ca.Cursor, error) {
+// readCursor reads what cursorAt wrote, of a list by facts or of another.
+func readCursor(c web.Cursor, byFacts bool) (ca.Cursor, error) {
 	at := c.At()
 	if len(at) == 0 {
 		return ca.Cursor{}, nil
+	}
+	if byFacts {
+		p, err := readPosition(c)
+		return ca.Cursor{Fact: p}, err
 	}
 	const instant = 8
 	if len(at) < instant {

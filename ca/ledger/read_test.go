@@ -2,13 +2,11 @@ package ledger_test
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
-	"codeberg.org/dataverket/segl/ca/crl"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -18,24 +16,23 @@ import (
 
 // walk pages through a query and returns the serials in the order they came.
 func walk(t *testing.T, l interface {
-	Select(ctx context.Context, q ca.Query) ([]ca.Record, error)
+	Select(ctx context.Context, q ca.Query) (ca.Page, error)
 }, q ca.Query,
 ) (all []cert.Serial) {
 	t.Helper()
 	for {
 		page, err := l.Select(t.Context(), q)
 		must(t, err)
-		for i, r := range page {
-			if i > 0 && r.NotAfter.Before(page[i-1].NotAfter) || r.Signature == nil || r.Scope.IsZero() {
+		for i, r := range page.Records {
+			if i > 0 && !q.Revoked && r.NotAfter.Before(page.Records[i-1].NotAfter) || r.Signature == nil || r.Scope.IsZero() {
 				t.Errorf("%s ends %s, signature %x, in %q", r.Serial, r.NotAfter, r.Signature, r.Scope)
 			}
 			all = append(all, r.Serial)
 		}
-		if len(page) < q.Limit {
+		if !page.More {
 			return all
 		}
-		last := page[len(page)-1]
-		q.After = ca.Cursor{NotAfter: last.NotAfter, Serial: last.Serial}
+		q.After = page.Next
 	}
 }
 
@@ -161,112 +158,5 @@ func TestASlowReplicasIntentLowersTheMarkUnderARunningAbandonment(t *testing.T) 
 	must(t, <-done)
 	if got, err := l.Abandon(t.Context(), time.Now().Add(time.Second), f); err != nil || len(got) != 1 || got[0] != behind.Serial {
 		t.Errorf("abandoned %v, want %s: %v", got, behind.Serial, err)
-	}
-}
-
-func list(s crl.Shard, number int64, seen uint64) crl.List {
-	now := time.Now().UTC().Truncate(time.Second)
-	return crl.List{Shard: s, Number: number, ThisUpdate: now, NextUpdate: now.Add(time.Hour), Seen: seen, DER: []byte{byte(number)}}
-}
-
-func TestPublishComparesAndSets(t *testing.T) {
-	h := pkitest.New(t)
-	l, s := h.Ledger, crl.Shard{Authority: h.Authorities()[1].ID, Epoch: uid.EpochOf(h.Now())}
-	if _, err := l.Find(t.Context(), s); !errors.Is(err, crl.ErrNotFound) {
-		t.Fatalf("no list yet: %v", err)
-	}
-	if err := l.Publish(t.Context(), list(s, 2, 1), 1); !errors.Is(err, crl.ErrStale) {
-		t.Errorf("in place of a list that is not there: %v", err)
-	}
-	errs := atOnce(8, func(int) error { return l.Publish(t.Context(), list(s, 1, 1), 0) })
-	if n := won(t, errs, crl.ErrStale); n != 1 {
-		t.Errorf("%d of 8 published the first list, want one", n)
-	}
-	errs = atOnce(8, func(int) error { return l.Publish(t.Context(), list(s, 2, 1), 1) })
-	if n := won(t, errs, crl.ErrStale); n != 1 {
-		t.Errorf("%d of 8 published the second list, want one", n)
-	}
-	if err := l.Publish(t.Context(), list(s, 2, 1), 1); !errors.Is(err, crl.ErrStale) {
-		t.Errorf("a slow one: %v", err)
-	}
-	if got, err := l.Find(t.Context(), s); err != nil || got.Number != 2 || got.Seen != 1 || got.DER[0] != 2 {
-		t.Errorf("the list is %+v, %v", got, err)
-	}
-	if live, err := l.Live(t.Context(), h.Now()); err != nil || len(live) != 1 {
-		t.Errorf("%d live, %v", len(live), err)
-	}
-	if live, err := l.Live(t.Context(), h.Now().Add(2*time.Hour)); err != nil || len(live) != 0 {
-		t.Errorf("%d live after its end, %v", len(live), err)
-	}
-}
-
-func TestAListIsDueUntilItHasEveryEnding(t *testing.T) {
-	h := pkitest.New(t)
-	l, now := h.Ledger, h.Now()
-	in := intent(now)
-	in.Authority = h.Authorities()[1].ID
-	s := crl.Shard{Authority: in.Authority, Epoch: uid.EpochOf(now)}
-	due := func() bool {
-		t.Helper()
-		all, err := l.Due(t.Context(), []int{s.Authority}, now, now.Add(-time.Hour))
-		must(t, err)
-		return slices.ContainsFunc(all, func(d crl.Due) bool { return d.Shard == s })
-	}
-	number := int64(0)
-	publish := func() (entries int) {
-		t.Helper()
-		seen, err := l.Ended(t.Context(), s, func(crl.Entry) error { entries++; return nil })
-		must(t, err)
-		number++
-		must(t, l.Publish(t.Context(), list(s, number, seen), number-1))
-		return entries
-	}
-	if !due() {
-		t.Error("a shard of now without a list is not due")
-	}
-	if n := publish(); n != 0 || due() {
-		t.Errorf("%d endings; due %t though nothing ended", n, due())
-	}
-	issued(t, l, in)
-	must(t, l.Revoke(t.Context(), revocation(in.Serial)))
-	if !due() {
-		t.Error("a revocation does not make its list due")
-	}
-	if n := publish(); n != 1 || due() {
-		t.Errorf("%d endings, due %t; want one and not due", n, due())
-	}
-
-	// One that began before others and commits after them.
-	second, third := in, in
-	second.Serial, third.Serial = cert.NewSerial(1, now), cert.NewSerial(1, now)
-	issued(t, l, second)
-	issued(t, l, third)
-	tx, err := h.DB.Begin(t.Context())
-	must(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // committed below
-	_, err = tx.Exec(t.Context(), `
-		INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
-		SELECT $1, now(), $2, id, 0
-		FROM   scope
-		WHERE  path = 'demo'`, second.Serial.Bytes(), s.Authority)
-	must(t, err)
-	must(t, l.Revoke(t.Context(), revocation(third.Serial)))
-	if n := publish(); n != 2 {
-		t.Errorf("%d endings, want the two that are committed", n)
-	}
-	must(t, tx.Commit(t.Context()))
-	if !due() {
-		t.Fatal("a late committer is missed")
-	}
-	if n := publish(); n != 3 || due() {
-		t.Errorf("%d endings, due %t; want three and not due", n, due())
-	}
-	all, err := l.Due(t.Context(), []int{s.Authority}, now, now.Add(time.Hour))
-	if err != nil || !slices.ContainsFunc(all, func(d crl.Due) bool { return d.Shard == s && d.Number == number }) {
-		t.Errorf("a stale list is not due: %v, %v", all, err)
-	}
-	broken := errors.New("broken")
-	if _, err := l.Ended(t.Context(), s, func(crl.Entry) error { return broken }); !errors.Is(err, broken) {
-		t.Errorf("an error of the reader: %v", err)
 	}
 }

@@ -15,12 +15,18 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 )
 
-// Listing takes two steps. One statement asks an index of each epoch for the next candidates, in order; then their rows are
-// read by serial. Each epoch's part is bounded by the page, so a page costs the same however large the ledger is, and a few
-// microseconds for each epoch that is kept.
+// Listing takes two steps. One statement asks an index of each epoch for the next candidates, in order; then the rows of those
+// that are meant are read by serial. Each epoch's part is bounded by the page, so a page costs the same however large the
+// ledger is, and a few microseconds for each epoch that is kept.
 
-// Select implements ca.Ledger. A page of revoked ones costs what the scope has of them.
-func (l *Ledger) Select(ctx context.Context, q ca.Query) ([]ca.Record, error) {
+// mostExamined is how many candidates a page looks at, where not every one is meant.
+const mostExamined = 2000
+
+// Select implements ca.Ledger.
+func (l *Ledger) Select(ctx context.Context, q ca.Query) (ca.Page, error) {
+	if q.Requester != "" {
+		return l.requested(ctx, q)
+	}
 	out, err := l.selected(ctx, q)
 	if missingTable(err) { // an epoch left meanwhile: what is there now is asked
 		return l.selected(ctx, q)
@@ -28,43 +34,68 @@ func (l *Ledger) Select(ctx context.Context, q ca.Query) ([]ca.Record, error) {
 	return out, err
 }
 
-func (l *Ledger) selected(ctx context.Context, q ca.Query) ([]ca.Record, error) {
+func (l *Ledger) selected(ctx context.Context, q ca.Query) (ca.Page, error) {
 	leaves, err := l.leavesOf(ctx, "intent")
 	if err != nil || len(leaves) == 0 {
-		return nil, err
+		return ca.Page{}, err
 	}
-	sql := choosing(leaves, q)
-	var out []ca.Record
-	for len(out) < q.Limit {
-		found, err := l.candidates(ctx, sql, q)
-		if err != nil {
-			return nil, fmt.Errorf("listing certificates: %w", err)
-		}
-		recs, err := l.records(ctx, found)
-		if err != nil {
-			return nil, fmt.Errorf("reading listed certificates: %w", err)
-		}
-		for _, rec := range recs {
-			if len(out) < q.Limit && meant(q, rec) {
-				out = append(out, rec)
-			}
-		}
-		if len(found) < q.Limit {
+	if !q.Overdue.IsZero() {
+		q.ExpiringAfter = later(q.ExpiringAfter, q.Overdue)
+	}
+	most := q.Limit
+	if narrowed(q) {
+		most = max(q.Limit, mostExamined)
+	}
+	found, err := l.candidates(ctx, choosing(leaves, q), q, most)
+	if err != nil {
+		return ca.Page{}, fmt.Errorf("listing certificates: %w", err)
+	}
+	page := ca.Page{Next: q.After, More: len(found) == most}
+	var likely []candidate
+	for _, c := range found {
+		if len(likely) == q.Limit {
+			page.More = true
 			break
 		}
-		last := found[len(found)-1] // some were of another name with the same mark, or are gone: go on after them
-		q.After = ca.Cursor{NotAfter: last.notAfter, Serial: last.serial}
+		page.Next = ca.Cursor{NotAfter: c.notAfter, Serial: c.serial}
+		if c.meant(q) {
+			likely = append(likely, c)
+		}
 	}
-	return out, nil
+	page.Records, err = l.records(ctx, likely, q)
+	if err != nil {
+		return ca.Page{}, fmt.Errorf("reading listed certificates: %w", err)
+	}
+	if !q.Overdue.IsZero() {
+		page.Records, err = l.unrenewed(ctx, leaves, page.Records)
+	}
+	return page, err
+}
+
+// narrowed reports whether q asks for what no index answers.
+func narrowed(q ca.Query) bool {
+	ofRevoked := q.Revoked && (!q.ExpiringAfter.IsZero() || !q.ExpiringBefore.IsZero())
+	return q.Profile != "" || q.Authority != 0 || !q.Overdue.IsZero() || ofRevoked
+}
+
+// meant reports whether c is what q asks for, as far as a candidate tells.
+func (c candidate) meant(q ca.Query) bool {
+	return (q.Profile == "" || c.profile == q.Profile) &&
+		(q.Authority == 0 || c.authority == q.Authority) &&
+		(q.Overdue.IsZero() || ca.Overdue(c.serial.UID().Time(), c.notAfter, q.Overdue)) &&
+		!c.notAfter.Before(q.ExpiringAfter) &&
+		(q.ExpiringBefore.IsZero() || c.notAfter.Before(q.ExpiringBefore))
 }
 
 // A candidate is a certificate that an index has found.
 type candidate struct {
-	serial   cert.Serial
-	notAfter time.Time
+	serial    cert.Serial
+	notAfter  time.Time
+	authority int
+	profile   string
 }
 
-func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query) ([]candidate, error) {
+func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query, most int) ([]candidate, error) {
 	path, pattern := q.Scope.String(), q.Scope.String()+"/%"
 	if q.Scope.IsZero() {
 		path, pattern = "", "%"
@@ -77,8 +108,10 @@ func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query) ([]cand
 	if to.IsZero() {
 		to = endOfTime
 	}
-	args := []any{path, pattern, from, serial, to, q.Limit}
+	args := []any{path, pattern, from, serial, to, most}
 	switch {
+	case byEnding(q):
+		args = []any{path, pattern, serial, most}
 	case q.Name != (cert.Name{}):
 		args = append(args, nameMark(tbs.GeneralName(q.Name)))
 	case q.Key != (cert.KeyID{}):
@@ -90,7 +123,7 @@ func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query) ([]cand
 	}
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (c candidate, err error) {
 		var serial []byte
-		if err = r.Scan(&serial, &c.notAfter); err == nil {
+		if err = r.Scan(&serial, &c.notAfter, &c.authority, &c.profile); err == nil {
 			c.serial, err = cert.SerialFromBytes(serial)
 		}
 		return c, err
@@ -114,9 +147,19 @@ func choosing(leaves []leaf, q ca.Query) string {
 	}
 	union := strings.Join(arms, `
 			UNION ALL`)
+	if byEnding(q) {
+		return `
+		SELECT i.serial, i.not_after, i.authority, i.profile
+		FROM   scope s
+		CROSS  JOIN LATERAL (` + union + `
+		) i
+		WHERE  s.path = $1 OR s.path LIKE $2
+		ORDER  BY i.serial
+		LIMIT  $4`
+	}
 	if q.Name == (cert.Name{}) && q.Key == (cert.KeyID{}) { // each scope by its own index
 		return `
-		SELECT i.serial, i.not_after
+		SELECT i.serial, i.not_after, i.authority, i.profile
 		FROM   scope s
 		CROSS  JOIN LATERAL (` + union + `
 		) i
@@ -125,11 +168,16 @@ func choosing(leaves []leaf, q ca.Query) string {
 		LIMIT  $6`
 	}
 	return `
-		SELECT i.serial, i.not_after
+		SELECT i.serial, i.not_after, i.authority, i.profile
 		FROM   (` + union + `
 		) i
 		ORDER  BY i.not_after, i.serial
 		LIMIT  $6`
+}
+
+// byEnding reports whether q is answered by the index of revocations, in the order of serials.
+func byEnding(q ca.Query) bool {
+	return q.Revoked && q.Name == (cert.Name{}) && q.Key == (cert.KeyID{})
 }
 
 // within is what every candidate c of v has to be: after the cursor, before the end, and signed.
@@ -149,7 +197,7 @@ const ofScopes = `
 func (v leaf) expiring() string {
 	return `
 			(
-			SELECT c.serial, c.not_after
+			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
 			WHERE  c.scope = s.id` + v.within()
 }
@@ -157,16 +205,21 @@ func (v leaf) expiring() string {
 func (v leaf) ended() string {
 	return `
 			(
-			SELECT c.serial, c.not_after
+			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("revocation") + ` e
 			JOIN   ` + v.of("intent") + ` c ON c.serial = e.serial
-			WHERE  e.scope = s.id` + v.within()
+			WHERE  e.scope = s.id
+			AND    e.serial > $3
+			AND    EXISTS (SELECT FROM ` + v.of("outcome") + ` d WHERE d.serial = e.serial AND d.signature IS NOT NULL OFFSET 0)
+			ORDER  BY e.serial
+			LIMIT  $4
+			)`
 }
 
 func (v leaf) named() string {
 	return `
 			(
-			SELECT c.serial, c.not_after
+			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
 			WHERE  c.name_mark = $7` + ofScopes + v.within()
 }
@@ -174,7 +227,7 @@ func (v leaf) named() string {
 func (v leaf) furtherNamed() string {
 	return `
 			(
-			SELECT c.serial, c.not_after
+			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("further_name") + ` n
 			JOIN   ` + v.of("intent") + ` c ON c.serial = n.serial
 			WHERE  n.mark = $7 AND n.not_after >= $3 AND n.not_after < $5` + ofScopes + v.within()
@@ -183,14 +236,14 @@ func (v leaf) furtherNamed() string {
 func (v leaf) keyed() string {
 	return `
 			(
-			SELECT c.serial, c.not_after
+			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
 			WHERE  c.key_mark = $7` + ofScopes + v.within()
 }
 
 // meant reports whether rec is what q asks for: marks only make it likely.
 func meant(q ca.Query, rec ca.Record) bool {
-	if q.Revoked && rec.Revoked == nil {
+	if q.Revoked && rec.Revoked == nil || !q.Overdue.IsZero() && rec.Revoked != nil {
 		return false
 	}
 	if q.Name == (cert.Name{}) && q.Key == (cert.KeyID{}) {
@@ -202,8 +255,8 @@ func meant(q ca.Query, rec ca.Record) bool {
 		(q.Key == (cert.KeyID{}) || sha256.Sum256(parts.SPKI) == q.Key)
 }
 
-// records returns the records of candidates, in their order.
-func (l *Ledger) records(ctx context.Context, list []candidate) ([]ca.Record, error) {
+// records returns the records of those candidates that q asks for, in their order.
+func (l *Ledger) records(ctx context.Context, list []candidate, q ca.Query) ([]ca.Record, error) {
 	parts := map[leaf][][]byte{}
 	for _, c := range list {
 		at := leafOf(c.serial.UID())
@@ -234,7 +287,7 @@ func (l *Ledger) records(ctx context.Context, list []candidate) ([]ca.Record, er
 	}
 	out := make([]ca.Record, 0, len(list))
 	for _, c := range list {
-		if rec, ok := found[c.serial]; ok {
+		if rec, ok := found[c.serial]; ok && meant(q, rec) {
 			out = append(out, rec)
 			delete(found, c.serial)
 		}

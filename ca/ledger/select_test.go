@@ -26,15 +26,15 @@ func named(t testing.TB, s string) cert.Name {
 func chosen(t testing.TB, h *pkitest.House, q ca.Query) (out []cert.Serial) {
 	t.Helper()
 	for q.Limit = 2; ; {
-		recs, err := h.Ledger.Select(t.Context(), q)
+		page, err := h.Ledger.Select(t.Context(), q)
 		must(t, err)
-		for _, r := range recs {
+		for _, r := range page.Records {
 			out = append(out, r.Serial)
-			q.After = ca.Cursor{NotAfter: r.NotAfter, Serial: r.Serial}
 		}
-		if len(recs) < q.Limit {
+		if !page.More {
 			return out
 		}
+		q.After = page.Next
 	}
 }
 

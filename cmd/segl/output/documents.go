@@ -106,3 +106,12 @@ func (p *yamlPrinter[T]) end() error {
 	}
 	return nil
 }
+
+// encodeJSONLine writes v on one line.
+func encodeJSONLine(v any) (string, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.String(), err
+}

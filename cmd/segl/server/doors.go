@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	caapi "codeberg.org/dataverket/segl/ca/api"
+	sealapi "codeberg.org/dataverket/segl/ca/seal/api"
+	limitapi "codeberg.org/dataverket/segl/internal/limit/api"
 	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	tenancyapi "codeberg.org/dataverket/segl/internal/tenancy/api"
@@ -27,16 +29,17 @@ type doors struct{ service, operator []web.Door }
 
 func (s *Server) openDoors() (doors, error) {
 	config := func(url string) caapi.Config {
-		return caapi.Config{CA: s.ca, URL: url, Below: below(), Facts: s.ledger, Serials: s.ledger}
+		return caapi.Config{CA: s.ca, URL: url, Below: below(), Facts: s.ledger, Feed: s.feed, Serials: s.ledger, Desk: s.desk}
 	}
 	var d doors
 	var err error
-	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)))
+	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)), sealapi.Service(s.sealDoor()))
 	if err != nil {
 		return d, err
 	}
 	d.service = append(d.service, s.acme.service)
-	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), tenancyapi.Operator(s.scopes, below()))
+	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(s.scopes, below()),
+		s.acme.office, limitapi.Operator(s.acme.limits, below()))
 	if err != nil {
 		return d, err
 	}

@@ -8,16 +8,22 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/ca/ledger"
+	"codeberg.org/dataverket/segl/ca/seal"
+	sealstore "codeberg.org/dataverket/segl/ca/seal/store"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/feed"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/postgres"
@@ -30,8 +36,9 @@ import (
 	"codeberg.org/dataverket/segl/migrations"
 )
 
-// unlogged are the tables that are meant to be empty after a crash: nonces, which must then all be void.
-var unlogged = []string{"acme_boot", "acme_nonce"}
+// unlogged are the tables that are meant to be empty after a crash: nonces, which must then all be void, and what was used of
+// limits, which then begins anew.
+var unlogged = []string{"acme_boot", "acme_nonce", "limit_bucket"}
 
 // A Server is one running segl. Open makes one and Run serves it.
 type Server struct {
@@ -45,16 +52,23 @@ type Server struct {
 	provider *stepkms.Provider // nil: the keyring keeps its keys itself
 	ca       *ca.CA
 	standing *ca.Standing
-	roots    *x509.CertPool
+	roots    atomic.Pointer[x509.CertPool]
 	registry *prometheus.Registry
 	metrics  *web.Metrics
 	selfcert *selfcert.Source
+	feed     *feed.Hub
 	health   *web.Health
 	status   *status
+	fence    seal.Fence
+	seals    *sealing
 	acme     *acmeSide
 	listen   listeners
 	duties   []duty.Duty
 	revoked  chan struct{} // wakes the CRL duty
+
+	desk      *incident.Desk
+	incidents chan struct{} // wakes the duty that carries them out
+	changed   chan struct{} // wakes who reads the authorities
 }
 
 // Migrate brings the schema of the configured database up to this program's.
@@ -72,11 +86,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("checking configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1), incidents: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = web.NewMetrics(s.registry)
 	for _, step := range []func(context.Context) error{
-		s.openDatabase, s.openListeners, s.openLedger, s.openKeys, s.openCA, s.openStatus, s.openACME, s.openCertificates,
+		s.openDatabase, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openCertificates,
 	} {
 		if err := step(ctx); err != nil {
 			s.Close()
@@ -99,7 +113,10 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.checkDurability(ctx)
+	if err := s.checkDurability(ctx); err != nil {
+		return err
+	}
+	return s.arrive(ctx)
 }
 
 func (s *Server) checkDurability(ctx context.Context) error {
@@ -194,7 +211,7 @@ func (s *Server) openCA(ctx context.Context) error {
 	observed := observe(s.ledger, s.registry, s.ended)
 	var err error
 	s.ca, err = ca.New(ca.Config{
-		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
 		return err
@@ -203,10 +220,7 @@ func (s *Server) openCA(ctx context.Context) error {
 		return err
 	}
 	s.standing = ca.NewStanding(observed, s.now)
-	s.roots = x509.NewCertPool()
-	for _, r := range s.ca.Roots() {
-		s.roots.AddCert(r)
-	}
+	s.trust()
 	s.duties = append(s.duties,
 		duty.Duty{Name: "recover", Every: 5 * time.Second, Once: func(ctx context.Context, _ int64) error {
 			gone, err := s.ca.Abandon(ctx)
@@ -220,7 +234,7 @@ func (s *Server) openCA(ctx context.Context) error {
 			if made > 0 {
 				s.log.Info("partitions made", "count", made)
 			}
-			return errors.Join(err, s.ledger.ForgetRequests(ctx, s.now()))
+			return errors.Join(err, s.ledger.ForgetRequests(ctx, s.now()), s.leave(ctx))
 		}},
 	)
 	return nil
@@ -251,6 +265,9 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	background.Go(func() { s.hear(ctx) })
 	background.Go(func() { s.selfcert.Run(ctx) })
 	background.Go(func() { s.delegates(ctx) })
+	background.Go(func() { s.authorities(ctx) })
+	background.Go(func() { s.watchFence(ctx) })
+	background.Go(func() { s.feed.Run(ctx) })
 	s.acme.run(ctx, &background)
 
 	all, err := s.servers()
@@ -280,33 +297,52 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 // hear acts on notices from other replicas. A connection that was lost may have missed some: everything is read again.
 func (s *Server) hear(ctx context.Context) {
 	postgres.Listen(ctx, s.db, postgres.Listener{
-		Channels: []string{ledger.RevokedChannel, tenancy.Channel},
+		Channels: []string{ledger.RevokedChannel, tenancy.Channel, sealstore.FenceChannel},
 		Connected: func() {
 			s.standing.Drop(cert.Serial{})
-			s.status.drop(cert.Serial{})
+			s.status.responder.Listening()
+			wake(s.changed)
 			s.reloadScopes(ctx)
 		},
+		Lost: s.status.responder.Deafen,
 		Notice: func(channel, payload string) {
+			s.feed.Wake() // whatever it is, it left a fact
 			switch channel {
+			case ledger.AuthoritiesChannel:
+				wake(s.changed)
+			case ledger.IncidentsChannel:
+				wake(s.incidents)
 			case ledger.RevokedChannel:
-				if serial, err := cert.ParseSerial(payload); err == nil {
-					s.ended(serial)
+				if payload == "" { // many at once
+					s.ended(cert.Serial{})
+				}
+				for text := range strings.FieldsSeq(payload) {
+					if serial, err := cert.ParseSerial(text); err == nil {
+						s.ended(serial)
+					}
 				}
 			case tenancy.Channel:
 				s.reloadScopes(ctx)
+			case sealstore.FenceChannel:
+				if err := s.readFence(ctx, s.seals.store); err != nil && ctx.Err() == nil {
+					s.log.Error("fence not read", "err", err)
+				}
 			}
 		},
 		Log: s.log,
 	})
 }
 
-// ended makes this replica forget what it believed about a serial that is revoked, and wakes the lists duty.
+// ended makes this replica forget what it believed about a serial that is revoked, the zero Serial being many, and wakes the
+// lists duty. An authority's own certificate may be among them.
 func (s *Server) ended(serial cert.Serial) {
 	s.standing.Drop(serial)
 	s.status.drop(serial)
-	select {
-	case s.revoked <- struct{}{}:
-	default: // already woken
+	wake(s.revoked)
+	for _, a := range s.ca.Authorities() {
+		if own, ok := a.Serial(); ok && (serial.IsZero() || own == serial) {
+			wake(s.changed)
+		}
 	}
 }
 
@@ -324,6 +360,7 @@ func (s *Server) Close() {
 	}
 	if s.acme != nil {
 		s.acme.store.Close()
+		s.acme.limits.Close()
 	}
 	if s.ledger != nil {
 		s.ledger.Close()
