@@ -28,6 +28,16 @@ CREATE TABLE seal_place (
 );
 COMMENT ON TABLE seal_place IS 'The database cluster that the ledger lives in, and what is added to its transaction identifiers.';
 
+CREATE TABLE seal_log (
+    one    boolean NOT NULL DEFAULT true,
+    origin text    NOT NULL,
+    public bytea   NOT NULL,
+    CONSTRAINT seal_log_pk PRIMARY KEY (one),
+    CONSTRAINT seal_log_only_one CHECK (one),
+    CONSTRAINT seal_log_public_is_ed25519 CHECK (octet_length(public) = 32)
+);
+COMMENT ON TABLE seal_log IS 'What checkpoints are known by: the name of the first era, and the public half of the key. Neither changes.';
+
 CREATE TABLE seal_head (
     one        boolean     NOT NULL DEFAULT true,
     era        integer     NOT NULL,

@@ -174,3 +174,23 @@ func OpenCheckpoint(signed string, log note.Verifier) (Checkpoint, error) {
 	}
 	return ParseCheckpoint(n.Text)
 }
+
+// ParseLog reads a verifier key (C2SP signed-note) of a log, of any era.
+func ParseLog(vkey string) (Log, error) {
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return Log{}, fmt.Errorf("verifier key %.200q: %w", vkey, err)
+	}
+	_, encoded, _ := strings.Cut(vkey[len(v.Name())+1:], "+")
+	b, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(b) != 1+ed25519.PublicKeySize {
+		return Log{}, fmt.Errorf("verifier key %.200q: want an Ed25519 key", vkey)
+	}
+	base := v.Name()
+	if i := strings.LastIndex(base, "/era"); i > 0 {
+		if era, err := (Log{Base: base[:i]}).eraOf(base); err == nil && era > 1 {
+			base = base[:i]
+		}
+	}
+	return Log{Base: base, Public: b[1:]}, nil
+}

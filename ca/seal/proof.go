@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 // A Proof shows that a leaf is in the tree of a checkpoint, to whoever trusts the log's key. It needs nothing else.
@@ -150,14 +151,26 @@ func (p *Prover) Tile(ctx context.Context, level int, n int64, width int) ([]byt
 	return tiles{ctx, p.Store, head}.read(tlog.Tile{H: Height, L: level, N: n, W: width})
 }
 
+// covers reports whether who may read a fact: its scope is who's or below.
+func covers(who identity.Caller, r Row) bool {
+	if who.Operator || r.Scope == nil {
+		return who.Operator
+	}
+	scope, err := identity.ParseScope(*r.Scope)
+	return err == nil && who.May(scope)
+}
+
 // Bundle returns the leaves of tile n, at most width of them where that is not 0, as C2SP tlog-tiles has them: each after
-// its length in two octets.
-func (p *Prover) Bundle(ctx context.Context, n int64, width int) ([]byte, error) {
+// its length in two octets. ErrNotFound also where who may not read every one of them.
+func (p *Prover) Bundle(ctx context.Context, who identity.Caller, n int64, width int) ([]byte, error) {
 	head, err := p.Store.Head(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the tree: %w", err)
 	}
 	have := min(full, head.Size-n*full)
+	if n > head.Size/full {
+		return nil, ErrNotFound
+	}
 	if width == 0 {
 		width = full
 	}
@@ -173,6 +186,9 @@ func (p *Prover) Bundle(ctx context.Context, n int64, width int) ([]byte, error)
 	}
 	var out []byte
 	for _, r := range rows[:width] {
+		if !covers(who, r) {
+			return nil, ErrNotFound
+		}
 		leaf := Leaf(r)
 		out = append(out, byte(len(leaf)>>8), byte(len(leaf))) //nolint:gosec // columns are bounded far below 64 KiB
 		out = append(out, leaf...)
@@ -180,10 +196,14 @@ func (p *Prover) Bundle(ctx context.Context, n int64, width int) ([]byte, error)
 	return out, nil
 }
 
-// Prove returns the proof that serial was issued, in the newest tree that is shown. ErrNotFound: the ledger knows of no such
-// certificate. ErrNotSealed: it does, and its fact is not in that tree yet.
-func (p *Prover) Prove(ctx context.Context, serial cert.Serial) (Proof, error) {
+// Prove returns the proof that serial was issued, in the newest tree that is shown, to who may see that certificate: its
+// holder, its scope and those above. ErrNotFound: the ledger knows of no such certificate, or who may not see it.
+// ErrNotSealed: it does, and its fact is not in that tree yet.
+func (p *Prover) Prove(ctx context.Context, who identity.Caller, serial cert.Serial) (Proof, error) {
 	row, tile, err := p.Store.Issuing(ctx, serial)
+	if err == nil && who.Serial != serial && !covers(who, row) {
+		err = ErrNotFound
+	}
 	if err != nil {
 		return Proof{}, fmt.Errorf("looking for the fact that issued %s: %w", serial, err)
 	}
@@ -263,4 +283,13 @@ func (p *Prover) Consistency(ctx context.Context, old, size int64) (string, erro
 	var b strings.Builder
 	writeHashes(&b, proof)
 	return b.String(), nil
+}
+
+// Key returns the verifier key of the checkpoints that are shown now.
+func (p *Prover) Key(ctx context.Context) (string, error) {
+	head, err := p.Store.Head(ctx)
+	if err != nil {
+		return "", fmt.Errorf("reading the tree: %w", err)
+	}
+	return p.Log.VKey(head.Era)
 }

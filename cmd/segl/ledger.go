@@ -15,7 +15,7 @@ import (
 
 // ledger is `segl ledger`.
 func (p *program) ledger() *cobra.Command {
-	return p.connects(group("ledger", "Read what the ledger knows (operators)", p.ledgerShow(), p.ledgerSerials()))
+	return p.connects(group("ledger", "Read what the ledger knows (operators)", p.ledgerShow(), p.ledgerSerials(), p.ledgerEpochs(), p.ledgerArchive(), p.ledgerRestore(), p.ledgerVerify(), p.ledgerProve(), p.ledgerCheckpoint(), p.ledgerAcceptGap()))
 }
 
 // ledgerShow is `segl ledger show`.

@@ -2,9 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -74,27 +71,36 @@ func endings(rows pgx.Rows, err error) ([]seal.Ending, error) {
 	})
 }
 
-// Key returns the public half of the ledger's key, as the database has it, and the log's base name that goes with it. Who may write to
-// the database may have put another there: a key that was kept elsewhere proves more.
-func (s *Store) Key(ctx context.Context, name string) (ed25519.PublicKey, error) {
-	var der []byte
-	err := s.q.QueryRow(ctx, `
-		SELECT public
-		FROM   kms_key
-		WHERE  name = $1`, name).Scan(&der)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("key %s: %w", name, seal.ErrNotFound)
-	}
+// Log returns the log that the database says this is, for verifying. Who may write to the database may have put another key there:
+// a verifier key that was kept elsewhere proves more. ErrNotFound: it was never served.
+func (s *Store) Log(ctx context.Context) (l seal.Log, err error) {
+	var public []byte
+	err = s.q.QueryRow(ctx, `
+		SELECT origin, public
+		FROM   seal_log`).Scan(&l.Base, &public)
+	l.Public = public
+	return l, missing(err)
+}
+
+// Claim makes l the log of this database, or fails where it has another: what was signed under one name and key is not
+// continued under others.
+func (s *Store) Claim(ctx context.Context, l seal.Log) error {
+	_, err := s.db.Exec(ctx, `
+		INSERT INTO seal_log (origin, public)
+		VALUES ($1, $2)
+		ON     CONFLICT DO NOTHING`, l.Base, []byte(l.Public))
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("writing down the ledger's name and key: %w", err)
 	}
-	pub, err := x509.ParsePKIXPublicKey(der)
+	has, err := s.Log(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading key %s: %w", name, err)
+		return fmt.Errorf("reading the ledger's name and key: %w", err)
 	}
-	key, ok := pub.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("key %s is no Ed25519 key", name)
+	switch {
+	case has.Base != l.Base:
+		return fmt.Errorf("ledger.origin is %q and checkpoints were signed as %q: put that back, whoever kept one knows no other", l.Base, has.Base)
+	case !has.Public.Equal(l.Public):
+		return fmt.Errorf("checkpoints of %q were signed with another key than %s", l.Base, l.Key.Name())
 	}
-	return key, nil
+	return nil
 }

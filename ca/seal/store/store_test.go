@@ -2,11 +2,14 @@ package store_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/seal"
@@ -132,7 +135,7 @@ func TestALedgerThatNobodyTouchedVerifies(t *testing.T) {
 	if r := h.verify(t, kept, h.head(t).Checkpoint); len(r.Findings) != 0 || r.Unsealed != 0 {
 		t.Fatalf("%+v", r)
 	}
-	p, err := h.prover.Prove(t.Context(), good.Serial)
+	p, err := h.prover.Prove(t.Context(), demo, good.Serial)
 	must(t, err)
 	if _, err := p.Check(h.log); err != nil {
 		t.Error(err)
@@ -320,14 +323,14 @@ func TestOfTwoSealersThatFollowOneTreeOnePublishes(t *testing.T) {
 func TestWhatIsNotSealedYetIsNotProved(t *testing.T) {
 	h, _, _ := filled(t)
 	late := h.issue(t)
-	if _, err := h.prover.Prove(t.Context(), late.Serial); !errors.Is(err, seal.ErrNotSealed) {
+	if _, err := h.prover.Prove(t.Context(), demo, late.Serial); !errors.Is(err, seal.ErrNotSealed) {
 		t.Errorf("%v, want %v", err, seal.ErrNotSealed)
 	}
-	if _, err := h.prover.Prove(t.Context(), cert.NewSerial(1, h.Now())); !errors.Is(err, seal.ErrNotFound) {
+	if _, err := h.prover.Prove(t.Context(), demo, cert.NewSerial(1, h.Now())); !errors.Is(err, seal.ErrNotFound) {
 		t.Errorf("a serial nobody issued: %v, want %v", err, seal.ErrNotFound)
 	}
 	h.seal(t)
-	if _, err := h.prover.Prove(t.Context(), late.Serial); err != nil {
+	if _, err := h.prover.Prove(t.Context(), demo, late.Serial); err != nil {
 		t.Error(err)
 	}
 }
@@ -341,7 +344,7 @@ func TestEveryCertificateOfSeveralTilesIsProved(t *testing.T) {
 		h.seal(t)
 	}
 	for _, c := range all {
-		p, err := h.prover.Prove(t.Context(), c.Serial)
+		p, err := h.prover.Prove(t.Context(), demo, c.Serial)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -351,6 +354,79 @@ func TestEveryCertificateOfSeveralTilesIsProved(t *testing.T) {
 		again, err := seal.ParseProof(p.String())
 		if err != nil || again.String() != p.String() {
 			t.Errorf("it does not read back: %v", err)
+		}
+	}
+}
+
+func TestProofsAndEntriesAreForThoseWhoMaySeeThem(t *testing.T) {
+	h, good, _ := filled(t)
+	other := pkitest.Workload(pkitest.Scope("other"), "x")
+	operator := identity.Caller{Actor: "operator", Operator: true}
+	holder := other
+	holder.Serial = good.Serial
+	for name, c := range map[string]struct {
+		who  identity.Caller
+		want error
+	}{
+		"its scope": {demo, nil}, "the scope above": {pkitest.Workload(pkitest.Scope("demo"), "x"), nil}, "its holder": {holder, nil},
+		"an operator": {operator, nil}, "another tenant": {other, seal.ErrNotFound}, "nobody": {identity.Caller{}, seal.ErrNotFound},
+	} {
+		if _, err := h.prover.Prove(t.Context(), c.who, good.Serial); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	if _, err := h.prover.Bundle(t.Context(), demo, 0, 0); !errors.Is(err, seal.ErrNotFound) {
+		t.Errorf("a tenant reads others' facts: %v", err)
+	}
+	b, err := h.prover.Bundle(t.Context(), operator, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tile, err := h.prover.Tile(t.Context(), 0, 0, 0)
+	must(t, err)
+	for i := 0; len(b) > 0; i++ {
+		n := int(b[0])<<8 | int(b[1])
+		if h := tlog.RecordHash(b[2 : 2+n]); string(h[:]) != string(tile[i*32:i*32+32]) {
+			t.Fatalf("entry %d does not hash to its place in the tile", i)
+		}
+		b = b[2+n:]
+	}
+	for _, n := range []int64{3, 1 << 40} {
+		if _, err := h.prover.Bundle(t.Context(), operator, n, 0); !errors.Is(err, seal.ErrNotFound) {
+			t.Errorf("bundle %d: %v", n, err)
+		}
+	}
+}
+
+// Whoever kept a checkpoint can see that the next tree only adds to its.
+func TestTreesAreConsistentAndTilesAloneProveIt(t *testing.T) {
+	h := opened(t)
+	var kept []seal.Checkpoint
+	for _, n := range []int{3, 250, 40, 700} {
+		h.facts(t, n)
+		h.seal(t)
+		c, _, err := h.log.Open(1, h.head(t).Checkpoint)
+		must(t, err)
+		kept = append(kept, c)
+	}
+	for i, old := range kept {
+		for _, c := range kept[i:] {
+			text, err := h.prover.Consistency(t.Context(), old.Size, c.Size)
+			must(t, err)
+			var p tlog.TreeProof
+			for _, line := range strings.Fields(text) {
+				b, err := base64.StdEncoding.DecodeString(line)
+				must(t, err)
+				p = append(p, tlog.Hash(b))
+			}
+			if err := tlog.CheckTree(p, c.Size, c.Root, old.Size, old.Root); old.Size < c.Size && err != nil {
+				t.Errorf("from %d to %d: %v", old.Size, c.Size, err)
+			}
+		}
+	}
+	for _, sizes := range [][2]int64{{5, 4}, {5, 1 << 40}} {
+		if _, err := h.prover.Consistency(t.Context(), sizes[0], sizes[1]); !errors.Is(err, seal.ErrNotFound) {
+			t.Errorf("%v: %v", sizes, err)
 		}
 	}
 }
