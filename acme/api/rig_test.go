@@ -28,6 +28,7 @@ import (
 	"codeberg.org/dataverket/segl/acme/validate/dnstest"
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/limit"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/uid"
@@ -64,7 +65,8 @@ type options struct {
 	validator acme.Validator // nil: the real one
 	issuer    func(acme.Issuer) acme.Issuer
 	config    func(*acme.Config)
-	idle      bool // validate nothing
+	idle      bool                      // validate nothing
+	rates     map[limit.Name]limit.Rate // in place of the usual; nil: nothing is counted
 }
 
 func newSite(t testing.TB, o options) (*site, *replica) {
@@ -104,6 +106,10 @@ func (s *site) replica(t testing.TB, o options) *replica {
 	cfg := acme.Config{
 		Site: 1, Store: r.store, Issuer: s.CA, Scopes: s.Scopes, NoScope: tenancy.ErrNotFound, Validator: o.validator, Now: s.Now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	cfg.Sealer = s.Keyring.(acme.Sealer)
+	if o.rates != nil {
+		cfg.Limits = s.counter(t, o.rates)
 	}
 	if o.issuer != nil {
 		cfg.Issuer = o.issuer(s.CA)
