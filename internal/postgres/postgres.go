@@ -107,6 +107,9 @@ func parse(url string) (*pgxpool.Config, error) {
 		// What is planned while a week's partition is young, and small enough to be read whole, stays when it is not: look-ups
 		// go by their index from the first row on. A table without one is read as before.
 		"enable_seqscan": "off",
+		// A plan that has to read a table whole, for want of an index, then looks so dear that the server would compile it: for
+		// longer than our statements run, each time.
+		"jit": "off",
 	}
 	for name, value := range defaults {
 		if _, ok := cc.RuntimeParams[name]; !ok {
