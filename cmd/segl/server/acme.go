@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,8 +10,8 @@ import (
 	"codeberg.org/dataverket/segl/acme"
 	acmeapi "codeberg.org/dataverket/segl/acme/api"
 	"codeberg.org/dataverket/segl/acme/store"
-	"codeberg.org/dataverket/segl/acme/validate"
 	"codeberg.org/dataverket/segl/internal/duty"
+	limits "codeberg.org/dataverket/segl/internal/limit/store"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/web"
 )
@@ -21,28 +20,32 @@ import (
 type acmeSide struct {
 	store             *store.Store
 	server            *acme.Server
+	limits            *limits.Store
 	service, operator web.Door
+	office            web.Door // what operators decide about ACME
 }
 
 func (s *Server) openACME(context.Context) error {
-	validator, err := validate.New(validate.Config{
-		Resolver: s.cfg.ACME.Resolver, HTTPPort: uint16(s.cfg.ACME.HTTPPort), TLSPort: uint16(s.cfg.ACME.TLSPort), //nolint:gosec // checked
-		Egress: validate.Egress{Allowed: s.cfg.ACME.Allowed, Denied: s.cfg.ACME.Denied, Loopback: s.cfg.loopback, Own: s.listen.own()},
-	})
+	prove, err := s.openProving()
 	if err != nil {
-		return fmt.Errorf("preparing ACME validation: %w", err)
+		return err
 	}
-	side := &acmeSide{store: store.New(s.db, s.now)}
+	side := &acmeSide{store: store.New(s.db, s.now), limits: limits.New(s.db, s.now, s.cfg.limited(acme.LimitsDefined()))}
 	side.server, err = acme.New(acme.Config{
 		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, NoScope: tenancy.ErrNotFound, //nolint:gosec // checked
-		Validator: validator, Now: s.now, Log: s.log,
+		Validator: prove.world, Permission: prove.world, Attester: prove.attester, TrustDomain: s.cfg.TrustDomain,
+		Retries: s.cfg.ACME.Retries, Drafts: prove.drafts, Identities: s.cfg.ACME.CAA.Identities, AccountURL: s.cfg.URLs.accountURL, Now: s.now, Log: s.log,
+		Sealer: s.keyring, Limits: side.limits, Terms: s.cfg.ACME.Terms,
 	})
 	if err != nil {
 		return err
 	}
+	watchQueue(side.server, s.registry)
 	side.service = acmeapi.Door(acmeapi.Config{Server: side.server, Base: s.cfg.URLs.Service})
 	side.operator = acmeapi.Door(acmeapi.Config{Server: side.server, Base: s.cfg.URLs.Operator, Platform: true})
+	side.office = acmeapi.Operator(side.server, below())
 	s.duties = append(s.duties,
+		duty.Duty{Name: "limits-sweep", Every: time.Minute, Once: func(ctx context.Context, _ int64) error { return side.limits.Sweep(ctx) }},
 		duty.Duty{Name: "acme-recover", Every: 10 * time.Second, Once: func(ctx context.Context, _ int64) error { return side.server.Recover(ctx) }},
 		duty.Duty{Name: "acme-sweep", Every: time.Minute, Once: func(ctx context.Context, _ int64) error { return side.server.Sweep(ctx) }},
 	)

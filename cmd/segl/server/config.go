@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/limit"
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
@@ -43,7 +44,19 @@ type Config struct {
 	// public one stands in every certificate and must not change while any is valid.
 	URLs URLs `yaml:"urls"`
 
+	// Lists says which revocation lists are published.
+	Lists Lists `yaml:"lists"`
+	OCSP  OCSP  `yaml:"ocsp"`
+
+	Ledger Ledger `yaml:"ledger"`
+
+	Epochs Epochs `yaml:"epochs"`
+
 	ACME ACME `yaml:"acme"`
+	// Limits changes how often things may be done where no scope has a rate of its own: a limit's name, as `segl limit list`
+	// prints it, and a rate such as 100/1h (100 at once and 100 an hour) or unlimited. Every replica needs the same. Default:
+	// generous rates.
+	Limits map[limit.Name]limit.Rate `yaml:"limits"`
 	// Drain is how long requests under way may take after SIGTERM. Default 30s.
 	Drain time.Duration `yaml:"drain"`
 	// LogLevel is debug, info, warn or error. Default info.
@@ -100,6 +113,21 @@ type URLs struct {
 	Public   string `yaml:"public"`
 }
 
+// Lists says which revocation lists are published beside those of each epoch.
+type Lists struct {
+	// WithoutWhole names authorities that publish no list of all their epochs (/crl/<authority>/0.crl). /crls.pem then has the
+	// lists of their epochs, which OpenSSL and what is built on it can use and GnuTLS cannot (docs/relying-parties.md). For
+	// authorities that may come to revoke hundreds of thousands. Default: none.
+	WithoutWhole []string `yaml:"without_whole"`
+}
+
+// OCSP says how the status of certificates is answered.
+type OCSP struct {
+	// ByName makes answers name their responder by its subject in place of its key: for clients that cannot do otherwise.
+	// Default false.
+	ByName bool `yaml:"by_name"`
+}
+
 // ACME says how control over names is validated.
 type ACME struct {
 	HTTPPort int    `yaml:"http_port"` // where http-01 connects. Default 80; only tests change it
@@ -108,8 +136,25 @@ type ACME struct {
 	// Allowed are the only address ranges that validation may reach. Default: all. Link-local addresses, cloud metadata,
 	// loopback and our own listeners are out of reach, whatever is allowed.
 	Allowed []netip.Prefix `yaml:"allowed"`
+	// Terms is the URL of the terms of service that accounts must agree to. When it changes, accounts order nothing until
+	// they have agreed again (RFC 8555 §7.3.3). Default: there are none.
+	Terms string `yaml:"terms"`
 	// Denied are ranges that validation may not reach, whatever is allowed. Default: none more.
 	Denied []netip.Prefix `yaml:"denied"`
+	// Scopes narrow this for a scope and all below it, by the scope's name, such as acme/shop/prod. Every replica needs the
+	// same. Default: none.
+	Scopes map[string]ACMEScope `yaml:"scopes"`
+	// CAA says whether owners of names are asked to permit issuing (RFC 8659). Default: they are not.
+	CAA CAA `yaml:"caa"`
+	// Retries is how long after each failed try a validation that may succeed later is tried again; an empty list means
+	// one try. Default: [2s, 5s, 20s].
+	Retries []time.Duration `yaml:"retries"`
+	// Drafts switches on challenge types that no RFC has yet, each with the version of the draft that clients are to speak:
+	// dns-account-01: draft-ietf-acme-dns-account-label-02, dns-persist-01: draft-ietf-acme-dns-persist-01,
+	// device-attest-01: draft-ietf-acme-device-attest-09. Another version than this program's is an error. Default: none.
+	Drafts map[string]string `yaml:"drafts"`
+	// Attestation says whose statements about devices count. Required with device-attest-01. Default: nobody's.
+	Attestation Attestation `yaml:"attestation"`
 }
 
 const maxConfig = 1 << 20
@@ -171,6 +216,18 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s: %d: want a port, 1 to 65535", key, port)
 		}
 	}
+	if err := c.ACME.check(); err != nil {
+		return err
+	}
+	if err := c.Epochs.check(); err != nil {
+		return err
+	}
+	if err := c.checkOffers(); err != nil {
+		return err
+	}
+	if err := c.Ledger.check(c.TrustDomain, c.Site); err != nil {
+		return err
+	}
 	_, err := c.level()
 	return err
 }
@@ -217,6 +274,9 @@ func (c *Config) databaseURL() (string, error) {
 	}
 	return strings.TrimSpace(string(b)), nil
 }
+
+// DatabaseURL returns where the ledger is, for commands that need no server.
+func (c *Config) DatabaseURL() (string, error) { return c.databaseURL() }
 
 // now returns the process's one clock.
 func (c *Config) now() func() time.Time {
