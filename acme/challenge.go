@@ -99,6 +99,8 @@ type Evidence struct {
 	// Statement is the format of a device's statement that counts, and Key what it attests; empty for other methods.
 	Statement string
 	Key       cert.KeyID
+	// Agreed are the other places that saw the same.
+	Agreed []string
 }
 
 // String returns e as it is recorded, bounded.
@@ -110,6 +112,9 @@ func (e Evidence) String() string {
 	s := e.Remote.String()
 	for _, u := range e.Via {
 		s += " via " + u
+	}
+	for _, place := range e.Agreed {
+		s += " and " + place
 	}
 	return s[:min(len(s), most)]
 }

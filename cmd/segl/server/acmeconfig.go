@@ -1,11 +1,15 @@
 package server
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/acme/attest"
 	"codeberg.org/dataverket/segl/acme/validate"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
@@ -29,6 +33,56 @@ type CAA struct {
 	Private []string `yaml:"private"`
 }
 
+// Attestation says by which certificates devices' makers are known: files of PEM certificates, by the format of statement. A
+// format without a file is refused.
+type Attestation struct {
+	Apple string `yaml:"apple"` // of Apple's Enterprise Attestation Root CA
+	TPM   string `yaml:"tpm"`   // of those who certify attesting keys of TPMs
+	Step  string `yaml:"step"`  // of YubiKeys' attestation, or your own
+}
+
+// open returns who judges statements, or nil if nobody's count.
+func (a Attestation) open(now func() time.Time) (acme.Attester, error) {
+	roots := map[attest.Format][]*x509.Certificate{}
+	for format, file := range map[attest.Format]string{attest.Apple: a.Apple, attest.TPM: a.TPM, attest.Step: a.Step} {
+		if file == "" {
+			continue
+		}
+		list, err := readRoots(file)
+		if err != nil {
+			return nil, fmt.Errorf("acme.attestation.%s: %w", format, err)
+		}
+		roots[format] = list
+	}
+	if len(roots) == 0 {
+		return nil, nil //nolint:nilnil // nobody's statements count
+	}
+	return attest.New(attest.Config{Roots: roots, Now: now})
+}
+
+func readRoots(file string) ([]*x509.Certificate, error) {
+	rest, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	var out []*x509.Certificate
+	for len(rest) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading certificates of %s: %w", file, err)
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("reading certificates of %s: there is no PEM certificate in it", file)
+	}
+	return out, nil
+}
+
 // check refuses what cannot work, saying which key and what it wants.
 func (a *ACME) check() error {
 	if _, err := a.rules(); err != nil {
@@ -44,6 +98,9 @@ func (a *ACME) check() error {
 		if d < time.Second || d > maxRetryAfter {
 			return fmt.Errorf("acme.retries: %s: want 1s to %s", d, maxRetryAfter)
 		}
+	}
+	if err := a.Perspectives.check(); err != nil {
+		return err
 	}
 	_, err := a.drafts()
 	return err
@@ -79,12 +136,15 @@ func (a *ACME) drafts() ([]acme.Method, error) {
 	for name, version := range a.Drafts {
 		ours, known := acme.Drafts()[acme.Method(name)]
 		if !known {
-			return nil, fmt.Errorf("acme.drafts: %q: want dns-account-01 or dns-persist-01", name)
+			return nil, fmt.Errorf("acme.drafts: %q: want dns-account-01, dns-persist-01 or device-attest-01", name)
 		}
 		if version != ours {
 			return nil, fmt.Errorf("acme.drafts.%s: %q: this program speaks %s", name, version, ours)
 		}
 		out = append(out, acme.Method(name))
+	}
+	if _, on := a.Drafts[string(acme.DeviceAttest01)]; on == (a.Attestation == Attestation{}) {
+		return nil, fmt.Errorf("acme.attestation: want it and acme.drafts.%s, or neither", acme.DeviceAttest01)
 	}
 	if len(a.CAA.Identities) == 0 && a.Drafts[string(acme.DNSPersist01)] != "" {
 		return nil, fmt.Errorf("acme.drafts.%s: want acme.caa.identities too: records begin with one of them", acme.DNSPersist01)

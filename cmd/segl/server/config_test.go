@@ -44,6 +44,21 @@ func TestLoadRefuses(t *testing.T) {
 		"a port too large":           {"acme: {http_port: 65536}", "acme.http_port"},
 		"a range that is none":       {"acme: {denied: [10.0.0.0/33]}", "10.0.0.0/33"},
 		"an unknown level":           {"log_level: loud", "log_level"},
+		"a scope that is none":       {"acme: {scopes: {Demo: {}}}", "acme.scopes"},
+		"a scope's port too large":   {"acme: {scopes: {demo: {tls_port: 65536}}}", "acme.scopes.demo.tls_port"},
+		"a scope's range":            {"acme: {scopes: {demo: {denied: [10.0.0.0/33]}}}", "10.0.0.0/33"},
+		"a retry too soon":           {"acme: {retries: [10ms]}", "acme.retries"},
+		"a retry too late":           {"acme: {retries: [11m]}", "acme.retries"},
+		"too many retries":           {"acme: {retries: [1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s]}", "acme.retries"},
+		"a draft nobody knows":       {"acme: {drafts: {dns-02: x}}", "acme.drafts"},
+		"another version":            {"acme: {drafts: {dns-account-01: draft-ietf-acme-dns-account-label-00}}", "draft-ietf-acme-dns-account-label-02"},
+		"persist without identities": {"acme: {drafts: {dns-persist-01: draft-ietf-acme-dns-persist-01}}", "acme.caa.identities"},
+		"devices without makers":     {"acme: {drafts: {device-attest-01: draft-ietf-acme-device-attest-09}}", "acme.attestation"},
+		"makers without devices":     {"acme: {attestation: {apple: /x}}", "acme.attestation"},
+		"a quorum of nobody":         {"acme: {perspectives: {quorum: 1}}", "acme.perspectives.quorum"},
+		"a quorum too large":         {"acme: {perspectives: {quorum: 2, certificate: /c, key: /k, roots: /r, places: {a: {url: 'https://a', identity: 'spiffe://t/platform/a'}}}}", "acme.perspectives.quorum"},
+		"a place with no identity":   {"acme: {perspectives: {quorum: 1, certificate: /c, key: /k, roots: /r, places: {a: {url: 'https://a'}}}}", "acme.perspectives.places.a"},
+		"perspectives without a key": {"acme: {perspectives: {quorum: 1, places: {a: {}}}}", "acme.perspectives"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, _, _ := strings.Cut(c.edit, ":")

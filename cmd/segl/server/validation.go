@@ -10,6 +10,7 @@ import (
 
 	"codeberg.org/dataverket/segl/acme"
 	acmeapi "codeberg.org/dataverket/segl/acme/api"
+	"codeberg.org/dataverket/segl/acme/remote"
 	"codeberg.org/dataverket/segl/acme/validate"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/uid"
@@ -32,6 +33,34 @@ func (a *ACME) validation(own []netip.AddrPort, loopback bool, now func() time.T
 	return v, nil
 }
 
+// A proving is all by which names are proved.
+type proving struct {
+	world    *watched
+	attester acme.Attester // nil: nobody's statements count
+	drafts   []acme.Method
+}
+
+func (s *Server) openProving() (proving, error) {
+	v, err := s.cfg.ACME.validation(s.listen.own(), s.cfg.loopback, s.now)
+	if err != nil {
+		return proving{}, err
+	}
+	places := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "segl_acme_perspective_answers_total", Help: "What became of asking a perspective: agreed, disagreed, or silent.",
+	}, []string{"perspective", "outcome"})
+	s.registry.MustRegister(places)
+	all, err := s.cfg.ACME.Perspectives.around(v, s.now, func(name string, o remote.Outcome) { places.WithLabelValues(name, string(o)).Inc() })
+	if err != nil {
+		return proving{}, fmt.Errorf("preparing ACME validation: %w", err)
+	}
+	p := proving{world: watch(all, s.registry)}
+	if p.drafts, err = s.cfg.ACME.drafts(); err != nil {
+		return proving{}, err
+	}
+	p.attester, err = s.cfg.ACME.Attestation.open(s.now)
+	return p, err
+}
+
 // accountURL returns an account's URL at the listener that serves its scope.
 func (u URLs) accountURL(scope identity.Scope, account uid.UID) string {
 	base := u.Service
@@ -43,15 +72,14 @@ func (u URLs) accountURL(scope identity.Scope, account uid.UID) string {
 
 // A watched validator measures what the outside world answers. It changes nothing.
 type watched struct {
-	acme.Validator
-	acme.Permission
+	remote.Prover
 	validations *prometheus.HistogramVec
 	permissions *prometheus.CounterVec
 }
 
-func watch(v acme.Validator, p acme.Permission, r prometheus.Registerer) *watched {
+func watch(p remote.Prover, r prometheus.Registerer) *watched {
 	w := &watched{
-		Validator: v, Permission: p,
+		Prover: p,
 		validations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "segl_acme_validation_seconds", Help: "Time one try of a validation took, by method and by the problem it found, or none.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
@@ -67,14 +95,14 @@ func watch(v acme.Validator, p acme.Permission, r prometheus.Registerer) *watche
 // Validate implements acme.Validator.
 func (w *watched) Validate(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
 	began := time.Now()
-	seen, p := w.Validator.Validate(ctx, c)
+	seen, p := w.Prover.Validate(ctx, c)
 	w.validations.WithLabelValues(string(c.Method), problemLabel(p)).Observe(time.Since(began).Seconds())
 	return seen, p
 }
 
 // Permit implements acme.Permission.
 func (w *watched) Permit(ctx context.Context, c acme.Check) *acme.Problem {
-	p := w.Permission.Permit(ctx, c)
+	p := w.Prover.Permit(ctx, c)
 	w.permissions.WithLabelValues(problemLabel(p)).Inc()
 	return p
 }
