@@ -83,6 +83,31 @@ const selectAuthorization = `
 	LEFT   JOIN acme_validation v ON v.authorization_id = $1
 	WHERE  c.id = $1`
 
+// selectAuthorizations reads several of one week (Store.week).
+func selectAuthorizations(week string) string {
+	return `
+	SELECT ` + authorizationColumns + `
+	FROM   unnest($1::bytea[]) AS n (id)
+	CROSS  JOIN LATERAL (
+	           SELECT d.id, d.account, d.expires_at, d.name, d.token, d.subdomains, d.deactivated_at
+	           FROM   acme_authorization` + week + ` d
+	           WHERE  d.id = n.id
+	           LIMIT  1
+	       ) c
+	LEFT   JOIN LATERAL (
+	           SELECT d.method, d.asked_at, d.problem, d.next_try_at
+	           FROM   acme_attempt d
+	           WHERE  d.authorization_id = n.id
+	           LIMIT  1
+	       ) t ON true
+	LEFT   JOIN LATERAL (
+	           SELECT d.method, d.at, d.evidence, d.problem
+	           FROM   acme_validation` + week + ` d
+	           WHERE  d.authorization_id = n.id
+	           LIMIT  1
+	       ) v ON true`
+}
+
 // Authorization implements acme.Store.
 func (s *Store) Authorization(ctx context.Context, id uid.UID) (acme.Authorization, error) {
 	rows, err := s.db.Query(ctx, selectAuthorization, id.Bytes())

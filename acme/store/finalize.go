@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,26 +24,83 @@ func finalization(at time.Time, spki []byte) (*acme.Finalization, error) {
 	return &acme.Finalization{At: at.UTC(), Key: key, SPKI: spki, KeyID: sha256.Sum256(spki)}, nil
 }
 
+// An examination is a finalization's question.
+type examination struct {
+	key    cert.KeyID
+	claims []uid.UID
+	found  acme.Examination // filled in
+}
+
 // Examine implements acme.Store.
 func (s *Store) Examine(ctx context.Context, key cert.KeyID, claims []uid.UID) (acme.Examination, error) {
-	raw := make([][]byte, len(claims))
-	for i, id := range claims {
-		raw[i] = id.Bytes()
+	e := &examination{key: key, claims: claims}
+	if err := s.finals.do(ctx, e); err != nil {
+		return acme.Examination{}, err
 	}
-	var found acme.Examination
-	err := s.db.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM acme_account WHERE key_id = $1),
-		       EXISTS (
-		           SELECT
-		           FROM   unnest($2::bytea[]) AS n (id)
-		           CROSS  JOIN LATERAL (
-		                      SELECT d.id
-		                      FROM   acme_authorization d
-		                      WHERE  d.id = n.id AND d.deactivated_at IS NOT NULL
-		                      LIMIT  1
-		                  ) x
-		       )`, key[:], raw).Scan(&found.KeyOfAccount, &found.Deactivated)
-	return found, err
+	return e.found, nil
+}
+
+// examine answers questions that came together: which keys are accounts', and, by week, which authorizations were given up.
+func (s *Store) examine(ctx context.Context, all []*examination) error {
+	keys := make([][]byte, len(all))
+	weeks := make(map[string][][]byte)
+	for i, e := range all {
+		keys[i] = e.key[:]
+		for _, id := range e.claims {
+			week := s.week(ctx, "acme_authorization", id)
+			weeks[week] = append(weeks[week], id.Bytes())
+		}
+	}
+	var b pgx.Batch
+	b.Queue(`
+		SELECT a.key_id
+		FROM   unnest($1::bytea[]) AS n (key_id)
+		CROSS  JOIN LATERAL (
+		           SELECT d.key_id
+		           FROM   acme_account d
+		           WHERE  d.key_id = n.key_id
+		           LIMIT  1
+		       ) a`, keys)
+	for week, ids := range weeks {
+		b.Queue(`
+			SELECT a.id
+			FROM   unnest($1::bytea[]) AS n (id)
+			CROSS  JOIN LATERAL (
+			           SELECT d.id
+			           FROM   acme_authorization`+week+` d
+			           WHERE  d.id = n.id AND d.deactivated_at IS NOT NULL
+			           LIMIT  1
+			       ) a`, ids)
+	}
+	results := s.db.SendBatch(ctx, &b)
+	found, err := readAll(results, 1+len(weeks))
+	if err = errors.Join(err, results.Close()); err != nil {
+		return err
+	}
+	for _, e := range all {
+		e.found.KeyOfAccount = found[string(e.key[:])]
+		e.found.Deactivated = slices.ContainsFunc(e.claims, func(id uid.UID) bool { return found[string(id.Bytes())] })
+	}
+	return nil
+}
+
+// readAll reads the one column of several statements.
+func readAll(results pgx.BatchResults, statements int) (map[string]bool, error) {
+	found := make(map[string]bool)
+	for range statements {
+		rows, err := results.Query()
+		if err != nil {
+			return nil, err
+		}
+		var raw []byte
+		if _, err = pgx.ForEachRow(rows, []any{&raw}, func() error {
+			found[string(raw)] = true
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // Finalize implements acme.Store.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -17,40 +15,25 @@ import (
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
-// Bounds of admission.
-const (
-	gateSize    = 64   // requests in a round trip
-	gateQueue   = 1024 // waiting
-	gateTimeout = 10 * time.Second
-)
-
-// An entry is one request that asks to be let in. standing and err are set when done is closed.
+// An entry is one request that asks to be let in. standing is filled in.
 type entry struct {
 	spend    spend
 	account  uid.UID
 	claim    uid.UID
 	standing acme.Standing
-	err      error
-	done     chan struct{}
 }
 
-// A gate admits requests in groups: while one round trip is under way the next gathers, so an idle server answers at once
-// and a busy one spends many nonces a trip. The transactions write nothing but unlogged rows: they wait for no disk.
+// A gate admits requests in groups, many nonces a trip. The transactions write nothing but unlogged rows: they wait for no
+// disk.
 type gate struct {
-	nonces *nonces
-	queue  chan *entry
-	wait   sync.WaitGroup
+	store *Store
+	group *group[*entry]
 }
 
-func newGate(n *nonces) *gate {
-	g := &gate{nonces: n, queue: make(chan *entry, gateQueue)}
-	g.wait.Go(g.work)
+func newGate(s *Store) *gate {
+	g := &gate{store: s}
+	g.group = newGroup(gateLinger, g.admit)
 	return g
-}
-
-func (g *gate) close() {
-	close(g.queue)
-	g.wait.Wait()
 }
 
 // Admit implements acme.Store.
@@ -59,43 +42,11 @@ func (s *Store) Admit(ctx context.Context, nonce string, account, claim uid.UID)
 	if !ok {
 		return acme.Standing{}, nil
 	}
-	e := &entry{spend: sp, account: account, claim: claim, done: make(chan struct{})}
-	select {
-	case s.gate.queue <- e:
-	case <-ctx.Done():
-		return acme.Standing{}, fmt.Errorf("waiting to be admitted: %w", ctx.Err())
+	e := &entry{spend: sp, account: account, claim: claim}
+	if err := s.gate.group.do(ctx, e); err != nil {
+		return acme.Standing{}, fmt.Errorf("being admitted: %w", err)
 	}
-	select {
-	case <-e.done:
-		return e.standing, e.err
-	case <-ctx.Done():
-		return acme.Standing{}, fmt.Errorf("waiting to be admitted: %w", ctx.Err())
-	}
-}
-
-func (g *gate) work() {
-	for first := range g.queue {
-		group := []*entry{first}
-	gather:
-		for len(group) < gateSize {
-			select {
-			case next, ok := <-g.queue:
-				if !ok {
-					break gather
-				}
-				group = append(group, next)
-			default:
-				break gather
-			}
-		}
-		err := g.admit(group)
-		for _, e := range group {
-			if err != nil {
-				e.err, e.standing = err, acme.Standing{}
-			}
-			close(e.done)
-		}
-	}
+	return e.standing, nil
 }
 
 // spendNonces sets bits of one block, if the key is still the database's, and tells which of them were set before: in a row
@@ -126,12 +77,18 @@ const accountStandings = `
 	       ) a`
 
 // admit runs a group in one transaction. Blocks are taken in order, so that two replicas never wait for each other.
-func (g *gate) admit(group []*entry) error {
+func (g *gate) admit(ctx context.Context, group []*entry) error {
 	slices.SortStableFunc(group, func(a, b *entry) int { return cmp.Compare(a.spend.block, b.spend.block) })
 	var accounts [][]byte
+	claimed := make(map[string][][]byte) // by week
 	for _, e := range group {
+		e.standing = acme.Standing{} // of a try before
 		if !e.account.IsZero() {
 			accounts = append(accounts, e.account.Bytes())
+		}
+		if !e.claim.IsZero() {
+			week := g.store.week(ctx, "acme_authorization", e.claim)
+			claimed[week] = append(claimed[week], e.claim.Bytes())
 		}
 	}
 	var b pgx.Batch
@@ -143,27 +100,23 @@ func (g *gate) admit(group []*entry) error {
 	default:
 		b.Queue(accountStandings, accounts)
 	}
-	for _, e := range group {
-		if !e.claim.IsZero() {
-			b.Queue(selectAuthorization, e.claim.Bytes())
-		}
+	for week, ids := range claimed {
+		b.Queue(selectAuthorizations(week), ids)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), gateTimeout) // the group belongs to no single request
-	defer cancel()
-	results := g.nonces.db.SendBatch(ctx, &b)
+	results := g.store.db.SendBatch(ctx, &b)
 	err := readSpends(results, blocks)
 	if err == nil && len(accounts) > 0 {
 		err = readStandings(results, group)
 	}
 	if err == nil {
-		err = readClaims(results, group)
+		err = readClaims(results, len(claimed), group)
 	}
 	if err = errors.Join(err, results.Close()); err != nil {
 		return err
 	}
 	for _, e := range group {
 		if !e.standing.Fresh { // used before, or the database has lived another life since
-			g.nonces.reload(ctx, g.nonces.current())
+			g.store.nonces.reload(ctx, g.store.nonces.current())
 			break
 		}
 	}
@@ -240,20 +193,23 @@ func readStandings(results pgx.BatchResults, group []*entry) error {
 	return err
 }
 
-// readClaims reads the authorizations asked for. One that is not there or cannot be understood is left to be asked for by
-// itself: it is not to keep others out.
-func readClaims(results pgx.BatchResults, group []*entry) error {
-	for _, e := range group {
-		if e.claim.IsZero() {
-			continue
-		}
+// readClaims reads the authorizations asked for, from as many statements. One that is not there or cannot be understood is left
+// to be asked for by itself: it is not to keep others out.
+func readClaims(results pgx.BatchResults, statements int, group []*entry) error {
+	for range statements {
 		rows, err := results.Query()
 		if err != nil {
 			return err
 		}
 		for rows.Next() {
-			if a, err := toAuthorization(rows); err == nil {
-				e.standing.Claim = &a
+			a, err := toAuthorization(rows)
+			if err != nil {
+				continue
+			}
+			for _, e := range group {
+				if e.claim == a.ID {
+					e.standing.Claim = &a
+				}
 			}
 		}
 		if err := rows.Err(); err != nil {

@@ -12,16 +12,21 @@ import (
 // Bounds of a group.
 const (
 	groupSize    = 128  // in a round trip
+	groupEnough  = 8    // for which nothing lingers
 	groupQueue   = 1024 // waiting
+	gateLinger   = time.Millisecond
+	commitLinger = 2 * time.Millisecond // as long as a disk takes
 	groupTimeout = 10 * time.Second
 )
 
 // A group runs what many ask at once in few round trips: while one is under way the next gathers, so that an idle server
-// answers at once and a busy one commits many a trip. What run fills in of an entry may be read when do returns nil.
+// answers at once and a busy one commits many a trip. Where the last trip served several, the next lingers for a moment: more
+// are coming, and a trip costs nearly the same for all of them. What run fills in of an entry may be read when do returns nil.
 type group[T any] struct {
-	run   func(context.Context, []T) error
-	queue chan *asked[T]
-	wait  sync.WaitGroup
+	run    func(context.Context, []T) error
+	linger time.Duration
+	queue  chan *asked[T]
+	wait   sync.WaitGroup
 }
 
 type asked[T any] struct {
@@ -30,8 +35,8 @@ type asked[T any] struct {
 	done  chan struct{}
 }
 
-func newGroup[T any](run func(context.Context, []T) error) *group[T] {
-	g := &group[T]{run: run, queue: make(chan *asked[T], groupQueue)}
+func newGroup[T any](linger time.Duration, run func(context.Context, []T) error) *group[T] {
+	g := &group[T]{run: run, linger: linger, queue: make(chan *asked[T], groupQueue)}
 	g.wait.Go(g.work)
 	return g
 }
@@ -59,22 +64,49 @@ func (g *group[T]) do(ctx context.Context, entry T) error {
 }
 
 func (g *group[T]) work() {
+	busy := false
 	for first := range g.queue {
-		all := []*asked[T]{first}
-	gather:
-		for len(all) < groupSize {
-			select {
-			case next, ok := <-g.queue:
-				if !ok {
-					break gather
-				}
-				all = append(all, next)
-			default:
-				break gather
-			}
+		all := g.drain([]*asked[T]{first})
+		if busy && len(all) < groupEnough {
+			all = g.gather(all)
 		}
+		busy = len(all) > 1
 		g.answer(all)
 	}
+}
+
+// drain adds what waits.
+func (g *group[T]) drain(all []*asked[T]) []*asked[T] {
+	for len(all) < groupSize {
+		select {
+		case next, ok := <-g.queue:
+			if !ok {
+				return all
+			}
+			all = append(all, next)
+		default:
+			return all
+		}
+	}
+	return all
+}
+
+// gather adds what comes while it lingers, until it has enough.
+func (g *group[T]) gather(all []*asked[T]) []*asked[T] {
+	end := time.NewTimer(g.linger)
+	defer end.Stop()
+	for len(all) < groupEnough {
+		select {
+		case next, ok := <-g.queue:
+			if !ok {
+				return all
+			}
+			all = append(all, next)
+		case <-end.C:
+			return all
+		}
+	}
+	return g.drain(all)
 }
 
 // answer runs all together, and each by itself if the database refused them: then only the one at fault is refused.

@@ -18,24 +18,53 @@ import (
 // CreateOrder implements acme.Store.
 func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error { return s.orders.do(ctx, o) }
 
-// createOrders records orders that came together: one row each, and their fresh authorizations in one statement.
+// orderColumns are orders of one week about to be recorded, by column. names and authorizations are those of all of them;
+// first and last say which are whose.
+type orderColumns struct {
+	id, account, authorizations [][]byte
+	expires                     []time.Time
+	profile, names, replaces    []string
+	notBefore, notAfter         []*time.Time
+	first, last                 []int32
+}
+
+func (c *orderColumns) add(o acme.Order) {
+	c.id, c.account, c.expires = append(c.id, o.ID.Bytes()), append(c.account, o.Account.Bytes()), append(c.expires, o.Expires)
+	c.profile, c.replaces = append(c.profile, o.Profile), append(c.replaces, replaces(o))
+	c.notBefore, c.notAfter = append(c.notBefore, orNull(o.NotBefore)), append(c.notAfter, orNull(o.NotAfter))
+	c.first = append(c.first, int32(len(c.names)+1)) //nolint:gosec // at most groupSize orders of cert.MaxNames
+	for i, a := range o.Authorizations {
+		c.names, c.authorizations = append(c.names, o.Names[i].String()), append(c.authorizations, a.ID.Bytes())
+	}
+	c.last = append(c.last, int32(len(c.names))) //nolint:gosec // see above
+}
+
+func (c *orderColumns) queue(b *pgx.Batch, week string) {
+	b.Queue(`
+		INSERT INTO acme_order`+week+` (id, account, expires_at, profile, names, authorizations, not_before, not_after, replaces)
+		SELECT o.id, o.account, o.expires_at, o.profile, ($10::text[])[o.first:o.last], ($11::bytea[])[o.first:o.last],
+		       o.not_before, o.not_after, nullif(o.replaces, '')
+		FROM   unnest($1::bytea[], $2::bytea[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::integer[], $9::integer[])
+		       AS o (id, account, expires_at, profile, not_before, not_after, replaces, first, last)`,
+		c.id, c.account, c.expires, c.profile, c.notBefore, c.notAfter, c.replaces, c.first, c.last, c.names, c.authorizations)
+}
+
+// createOrders records orders that came together, with their fresh authorizations: a statement each for each week.
 func (s *Store) createOrders(ctx context.Context, all []acme.Order) error {
 	var b pgx.Batch
-	var c claims
+	var fresh []acme.Authorization
+	weeks := make(map[string]*orderColumns)
 	for _, o := range all {
-		c.add(o.Authorizations)
-	}
-	c.queue(&b)
-	for _, o := range all {
-		n := len(o.Names)
-		names, authz := make([]string, n), make([][]byte, n)
-		for i, a := range o.Authorizations {
-			names[i], authz[i] = o.Names[i].String(), a.ID.Bytes()
+		fresh = append(fresh, o.Authorizations...)
+		week := s.week(ctx, "acme_order", o.ID)
+		if weeks[week] == nil {
+			weeks[week] = &orderColumns{}
 		}
-		b.Queue(`
-			INSERT INTO acme_order (id, account, expires_at, profile, names, authorizations, not_before, not_after, replaces)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''))`,
-			o.ID.Bytes(), o.Account.Bytes(), o.Expires, o.Profile, names, authz, orNull(o.NotBefore), orNull(o.NotAfter), replaces(o))
+		weeks[week].add(o)
+	}
+	s.queueClaims(ctx, &b, fresh)
+	for week, c := range weeks {
+		c.queue(&b, week)
 	}
 	_, err := s.write(ctx, &b)
 	return err

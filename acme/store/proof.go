@@ -11,53 +11,58 @@ import (
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
-// claims are authorizations about to be recorded, by column. One that has a validation is there already.
+// claims are authorizations of one week about to be recorded, by column.
 type claims struct {
 	id, account, token [][]byte
 	expires            []time.Time
 	name               []string
 	proof              []int64
 	subdomains         []*bool
-	seen               map[uid.UID]bool
 }
 
-func (c *claims) add(all []acme.Authorization) {
-	for _, a := range all {
-		if a.Validation != nil || c.seen[a.ID] { // one that covers subdomains serves several names
-			continue
-		}
-		if c.seen == nil {
-			c.seen = make(map[uid.UID]bool)
-		}
-		c.seen[a.ID] = true
-		c.id, c.account, c.token = append(c.id, a.ID.Bytes()), append(c.account, a.Account.Bytes()), append(c.token, append([]byte(nil), a.Token[:]...))
-		c.expires, c.name, c.proof = append(c.expires, a.Expires), append(c.name, a.Name.String()), append(c.proof, a.Proof())
-		var covers *bool
-		if a.Subdomains {
-			covers = &a.Subdomains
-		}
-		c.subdomains = append(c.subdomains, covers)
+func (c *claims) add(a acme.Authorization) {
+	c.id, c.account, c.token = append(c.id, a.ID.Bytes()), append(c.account, a.Account.Bytes()), append(c.token, append([]byte(nil), a.Token[:]...))
+	c.expires, c.name, c.proof = append(c.expires, a.Expires), append(c.name, a.Name.String()), append(c.proof, a.Proof())
+	var covers *bool
+	if a.Subdomains {
+		covers = &a.Subdomains
 	}
+	c.subdomains = append(c.subdomains, covers)
 }
 
-func (c *claims) queue(b *pgx.Batch) {
-	if len(c.id) == 0 {
-		return
-	}
+func (c *claims) queue(b *pgx.Batch, week string) {
 	b.Queue(`
-		INSERT INTO acme_authorization (id, account, expires_at, name, token, proof, subdomains)
+		INSERT INTO acme_authorization`+week+` (id, account, expires_at, name, token, proof, subdomains)
 		SELECT c.id, c.account, c.expires_at, c.name, c.token, c.proof, c.subdomains
 		FROM   unnest($1::bytea[], $2::bytea[], $3::timestamptz[], $4::text[], $5::bytea[], $6::bigint[], $7::boolean[])
 		       AS c (id, account, expires_at, name, token, proof, subdomains)`,
 		c.id, c.account, c.expires, c.name, c.token, c.proof, c.subdomains)
 }
 
+// queueClaims adds a statement for each week that all were made in. One that has a validation is there already.
+func (s *Store) queueClaims(ctx context.Context, b *pgx.Batch, all []acme.Authorization) {
+	seen := make(map[uid.UID]bool, len(all))
+	weeks := make(map[string]*claims)
+	for _, a := range all {
+		if a.Validation != nil || seen[a.ID] { // one that covers subdomains serves several names
+			continue
+		}
+		seen[a.ID] = true
+		week := s.week(ctx, "acme_authorization", a.ID)
+		if weeks[week] == nil {
+			weeks[week] = &claims{}
+		}
+		weeks[week].add(a)
+	}
+	for week, c := range weeks {
+		c.queue(b, week)
+	}
+}
+
 // CreateAuthorization implements acme.Store.
 func (s *Store) CreateAuthorization(ctx context.Context, a acme.Authorization) error {
 	var b pgx.Batch
-	var c claims
-	c.add([]acme.Authorization{a})
-	c.queue(&b)
+	s.queueClaims(ctx, &b, []acme.Authorization{a})
 	_, err := s.write(ctx, &b)
 	return err
 }
@@ -94,8 +99,9 @@ func (s *Store) Proofs(ctx context.Context, wanted []acme.Wanted) ([]acme.Author
 	return q.found, nil
 }
 
-// searchProofs reads the newest valid authorization of each that is wanted. No validation is older than the authorization,
-// so that one range of identifiers bounds both.
+// searchProofs reads of each that is wanted the valid authorization that lasts longest. No validation is older than the
+// authorization, so that one range of identifiers bounds both. It does not sort by identifier: the server would then read a
+// week's authorizations in that order until it met one.
 const searchProofs = `
 	SELECT w.number, c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, c.method, c.at, c.evidence
 	FROM   unnest($1::integer[], $2::bigint[], $3::bytea[], $4::text[], $5::boolean[], $6::timestamptz[])
@@ -112,7 +118,7 @@ const searchProofs = `
 	           WHERE  d.proof = w.proof AND d.id >= $7 AND d.id < $8
 	           AND    d.account = w.account AND d.name = w.name AND (d.subdomains IS NOT NULL) = w.subdomains
 	           AND    d.expires_at >= w.until AND d.deactivated_at IS NULL
-	           ORDER  BY d.id DESC
+	           ORDER  BY d.expires_at DESC
 	           LIMIT  1
 	       ) c`
 

@@ -57,8 +57,13 @@ func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
 			queued = append(queued, e.id.Bytes())
 		}
 	}
-	if len(plain) > 0 {
-		queuePlain(&b, plain)
+	weeks := make(map[string][]*settlement)
+	for _, e := range plain {
+		week := s.week(ctx, "acme_validation", e.id)
+		weeks[week] = append(weeks[week], e)
+	}
+	for week, some := range weeks {
+		queuePlain(&b, week, some)
 	}
 	for _, e := range noting {
 		b.Queue(settleNoting, append(audit.Columns(e.facts...), e.id.Bytes(), e.ended.At, string(e.ended.Method), e.evidence, e.problem)...)
@@ -70,7 +75,7 @@ func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
 	}
 	results := s.db.SendBatch(ctx, &b)
 	counted := make(map[uid.UID]bool, len(all))
-	err := readSettled(results, plain, noting, counted)
+	err := readSettled(results, len(weeks)+len(noting), counted)
 	if err = errors.Join(err, results.Close()); err != nil {
 		return err
 	}
@@ -81,21 +86,22 @@ func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
 	return nil
 }
 
-func queuePlain(b *pgx.Batch, plain []*settlement) {
+func queuePlain(b *pgx.Batch, week string, plain []*settlement) {
 	n := len(plain)
 	ids, at, methods := make([][]byte, n), make([]time.Time, n), make([]string, n)
 	evidence, problems := make([]*string, n), make([][]byte, n)
 	for i, e := range plain {
 		ids[i], at[i], methods[i], evidence[i], problems[i] = e.id.Bytes(), e.ended.At, string(e.ended.Method), e.evidence, e.problem
 	}
-	b.Queue(settlePlain, ids, at, methods, evidence, problems)
+	b.Queue(`
+		INSERT INTO acme_validation`+week+` (authorization_id, at, method, evidence, problem)
+		SELECT v.id, v.at, v.method, v.evidence, v.problem
+		FROM   unnest($1::bytea[], $2::timestamptz[], $3::text[], $4::text[], $5::jsonb[]) AS v (id, at, method, evidence, problem)
+		ON     CONFLICT DO NOTHING
+		RETURNING authorization_id`, ids, at, methods, evidence, problems)
 }
 
-func readSettled(results pgx.BatchResults, plain, noting []*settlement, counted map[uid.UID]bool) error {
-	statements := len(noting)
-	if len(plain) > 0 {
-		statements++
-	}
+func readSettled(results pgx.BatchResults, statements int, counted map[uid.UID]bool) error {
 	for range statements {
 		rows, err := results.Query()
 		if err != nil {
@@ -114,22 +120,14 @@ func readSettled(results pgx.BatchResults, plain, noting []*settlement, counted 
 	return nil
 }
 
-const (
-	settlePlain = `
+const settleNoting = `
+	WITH settled AS (
 		INSERT INTO acme_validation (authorization_id, at, method, evidence, problem)
-		SELECT v.id, v.at, v.method, v.evidence, v.problem
-		FROM   unnest($1::bytea[], $2::timestamptz[], $3::text[], $4::text[], $5::jsonb[]) AS v (id, at, method, evidence, problem)
+		VALUES ($10::bytea, $11::timestamptz, $12::text, $13::text, $14::jsonb)
 		ON     CONFLICT DO NOTHING
-		RETURNING authorization_id`
-	settleNoting = `
-		WITH settled AS (
-			INSERT INTO acme_validation (authorization_id, at, method, evidence, problem)
-			VALUES ($10::bytea, $11::timestamptz, $12::text, $13::text, $14::jsonb)
-			ON     CONFLICT DO NOTHING
-			RETURNING authorization_id
-		), noted AS (` + audit.Insert + `
-			WHERE EXISTS (SELECT FROM settled)
-		)
-		SELECT authorization_id
-		FROM   settled`
-)
+		RETURNING authorization_id
+	), noted AS (` + audit.Insert + `
+		WHERE EXISTS (SELECT FROM settled)
+	)
+	SELECT authorization_id
+	FROM   settled`

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,6 +31,8 @@ type Store struct {
 	orders *group[acme.Order]
 	ended  *group[*settlement]
 	sought *group[*search]
+	finals *group[*examination]
+	weeks  sync.Map // names of partitions that are there
 }
 
 var _ acme.Store = (*Store)(nil)
@@ -37,17 +40,20 @@ var _ acme.Store = (*Store)(nil)
 // New returns a Store in db, whose nonces age by now.
 func New(db *postgres.DB, now func() time.Time) *Store {
 	n := &nonces{db: db, now: now}
-	s := &Store{db: db, nonces: n, gate: newGate(n)}
-	s.orders, s.ended, s.sought = newGroup(s.createOrders), newGroup(s.settleAll), newGroup(s.search)
+	s := &Store{db: db, nonces: n}
+	s.gate = newGate(s)
+	s.orders, s.ended, s.sought = newGroup(commitLinger, s.createOrders), newGroup(commitLinger, s.settleAll), newGroup(gateLinger, s.search)
+	s.finals = newGroup(gateLinger, s.examine)
 	return s
 }
 
 // Close waits for what is under way.
 func (s *Store) Close() {
-	s.gate.close()
+	s.gate.group.close()
 	s.orders.close()
 	s.ended.close()
 	s.sought.close()
+	s.finals.close()
 }
 
 // write runs statements in one round trip and one transaction, and returns how many rows the first of them changed.
