@@ -46,7 +46,7 @@ func (v *Validator) Permit(ctx context.Context, c acme.Check) *acme.Problem {
 	if c.Name.Kind() != cert.DNS || len(v.caa.Identities) == 0 || v.caa.private(name) || isLocalhost(name) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, v.within)
 	defer cancel()
 	set, at, err := v.reach(c.Scope).resolver.relevant(ctx, name)
 	if err != nil {

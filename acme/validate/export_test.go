@@ -13,3 +13,6 @@ func ParseIssue(s string) (issuer string, parameters [][2]string, ok bool) {
 
 // Check shows what e says of an address.
 func Check(e Egress, to netip.AddrPort) error { return e.check(to) }
+
+// Reverse shows an address's name for reverse look-up.
+func Reverse(a netip.Addr) string { return reverse(a) }

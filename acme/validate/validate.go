@@ -42,6 +42,9 @@ type Config struct {
 	Scopes map[identity.Scope]Rules
 	// CAA says whose records let us issue, and by which names dns-persist-01 records name us.
 	CAA CAA
+	// Within bounds a check: all its connections, redirects and look-ups together. Zero: 20 seconds. It must stay below what
+	// whoever asks leases a validation for.
+	Within time.Duration
 	// Now is the clock that dns-persist-01 records expire by. Nil: none of them that expires is taken.
 	Now func() time.Time
 }
@@ -51,6 +54,7 @@ type Validator struct {
 	base   *reach
 	scopes map[identity.Scope]*reach
 	caa    CAA
+	within time.Duration
 	now    func() time.Time
 }
 
@@ -63,15 +67,15 @@ func New(cfg Config) (*Validator, error) {
 	if err := cfg.CAA.check(); err != nil {
 		return nil, err
 	}
-	v := &Validator{caa: cfg.CAA, now: cfg.Now}
+	v := &Validator{caa: cfg.CAA, within: cmp.Or(cfg.Within, checkTimeout), now: cfg.Now}
 	v.base = &reach{resolver: r, httpPort: cmp.Or(cfg.HTTPPort, 80), tlsPort: cmp.Or(cfg.TLSPort, 443), egress: cfg.Egress}
 	v.scopes, err = reaches(v.base, cfg.Scopes)
 	return v, err
 }
 
-// Validate performs c and returns what it saw, or why it does not count. It takes 20 seconds at most.
+// Validate performs c and returns what it saw, or why it does not count. It takes no longer than Config.Within.
 func (v *Validator) Validate(ctx context.Context, c acme.Check) (acme.Evidence, *acme.Problem) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, v.within)
 	defer cancel()
 	if !offered(c) { // the domain offers no such challenge: this is the second lock on that door
 		return acme.Evidence{}, refuse(acme.Malformed, "%s cannot prove control of %s", c.Method, c.Name)
