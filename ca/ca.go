@@ -30,6 +30,7 @@ import (
 
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // Errors that doors and callers decide upon. What a rule refuses is a *policy.Refusal instead.
@@ -44,6 +45,8 @@ var (
 	ErrAlreadyRevoked = errors.New("already revoked")
 	ErrSettled        = errors.New("the intent was already completed or abandoned")
 	ErrUnavailable    = errors.New("temporarily unavailable")
+	// ErrFenced: the ledger has forgotten something, or may have; nothing is issued until an operator has decided.
+	ErrFenced = fmt.Errorf("%w: issuing is fenced", ErrUnavailable)
 )
 
 // Scopes knows the tenants' scopes and the names each may bear.
@@ -61,6 +64,14 @@ type Config struct {
 	Ledger      Ledger
 	Scopes      Scopes
 	Now         func() time.Time
+	// Parts returns in how many lists the certificates of an authority and an epoch stand: certificates name theirs. It is
+	// decided once. Nil: one.
+	Parts func(ctx context.Context, authority int, e uid.Epoch) (int, error)
+	// Fence returns why nothing may be issued now, or nil. The listeners' own certificates and OCSP responders are issued
+	// nevertheless: status goes on. Nil: there is none.
+	Fence func() error
+	// Published returns why a prepared authority may not sign yet, as for want of a list, or nil. Nil: it always may.
+	Published func(ctx context.Context, a *Authority) error
 	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration
 }

@@ -87,6 +87,12 @@ func (a *CA) Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why
 	if err != nil {
 		return Certificate{}, fmt.Errorf("reading certificate %s: %w", s, err)
 	}
+	return a.End(ctx, who, c, why)
+}
+
+// End is Revoke of a certificate that was read a moment ago.
+func (a *CA) End(ctx context.Context, who identity.Caller, c Certificate, why cert.Reason) (Certificate, error) {
+	s := c.Serial
 	fact := audit.Fact{At: a.Now(), Who: who, Scope: c.Scope, What: audit.Revoke, Serial: s, Why: why.String()}
 	if err := mayRevoke(who, c, why); err != nil {
 		return Certificate{}, a.refuse(ctx, fact, err.Rule, err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -140,6 +141,12 @@ func (a *CA) Activate(ctx context.Context, who identity.Caller, name string, spr
 	if err := activatable(who, auth, spread, now); err != nil {
 		return nil, a.refuse(ctx, fact, err.Rule, err)
 	}
+	if a.Published != nil {
+		if why := a.Published(ctx, auth); why != nil {
+			r := &policy.Refusal{What: "activating " + name, Rule: "an authority is published before it signs", Remedy: why.Error() + ": try again shortly"}
+			return nil, a.refuse(ctx, fact, r.Rule, r)
+		}
+	}
 	v := Activation{
 		Name: name, At: now, Fact: fact, Spread: spread, Incident: uid.New(uid.Incident, a.Site, now),
 		Upto: uid.Floor(uid.Certificate, a.Site, now.Add(time.Second)), Ends: now.Add(longest(auth.Purpose)),
@@ -244,25 +251,45 @@ func retirable(who identity.Caller, auth *Authority) *policy.Refusal {
 	return nil
 }
 
-// RevokeAuthority revokes an authority's own certificate, for ever: nothing that it signed is to be trusted from then on. What
-// it signed is best renewed at once, by another that is active.
+// RevokeAuthority revokes everything that an authority signed, and its own certificate, for ever. It signs no more: another
+// is active in its place, or it never was. Asking again goes on where the first time was cut short.
 func (a *CA) RevokeAuthority(ctx context.Context, who identity.Caller, name string, why cert.Reason) (*Authority, error) {
-	auth, err := a.Authority(name)
+	now := a.Now()
+	fact := audit.Fact{At: now, Who: who, Scope: identity.Platform, What: audit.Revoke, Subject: name, Why: why.String()}
+	auth, err := a.current(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	fact := audit.Fact{At: a.Now(), Who: who, Scope: identity.Platform, What: audit.Revoke, Subject: name}
-	serial, ok := auth.Serial()
-	switch {
-	case !who.Operator:
-		r := authoritiesOfOperators("revoking an authority")
-		return nil, a.refuse(ctx, fact, r.Rule, r)
-	case !ok:
-		r := &policy.Refusal{What: "revoking root " + name, Rule: "no list can say that its own signer is not to be trusted (RFC 5280 §3.3)", Remedy: "take it out of every trust store, and retire it"}
-		return nil, a.refuse(ctx, fact, r.Rule, r)
+	if err := revocable(who, auth); err != nil {
+		return nil, a.refuse(ctx, fact, err.Rule, err)
 	}
-	if _, err := a.Revoke(ctx, who, serial, why); err != nil {
+	everything := incident.Ask{
+		ID: incident.Origin(a.Site, identity.System("authorities"), "revoke "+name), Choice: incident.Choice{Authority: name},
+		Why: "its authority is revoked", Reason: why, Everything: true,
+	}.Incident(incident.Maker{Site: a.Site, Actor: who.Actor, Longest: longest(auth.Purpose)}, now)
+	fact.What = audit.IncidentMade
+	if err := a.Ledger.Record(ctx, everything, fact); err != nil {
+		return nil, fmt.Errorf("revoking what authority %s signed: %w", name, err)
+	}
+	serial, _ := auth.Serial()
+	if _, err := a.Revoke(ctx, who, serial, why); err != nil && !errors.Is(err, ErrAlreadyRevoked) {
 		return nil, err
 	}
 	return a.changed(ctx, name)
+}
+
+func revocable(who identity.Caller, auth *Authority) *policy.Refusal {
+	_, issued := auth.Serial()
+	switch {
+	case !who.Operator:
+		return authoritiesOfOperators("revoking an authority")
+	case !issued:
+		return &policy.Refusal{
+			What: "revoking root " + auth.Name, Rule: "no list can say that its own signer is not to be trusted (RFC 5280 §3.3)",
+			Remedy: "take it out of every trust store, and retire it",
+		}
+	case auth.State == Active:
+		return &policy.Refusal{What: "revoking " + auth.Name, Rule: "somebody signs for " + string(auth.Purpose), Remedy: "prepare another, activate it, and renew your own certificate first"}
+	}
+	return nil
 }

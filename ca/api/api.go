@@ -14,6 +14,7 @@ import (
 	"net/http"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -30,6 +31,7 @@ type Config struct {
 	Feed  Feed  // nil: the door has no feed
 	// Of the operator's door.
 	Serials Serials
+	Desk    *incident.Desk
 }
 
 type door struct {
@@ -43,6 +45,7 @@ func (d *door) table() web.Table {
 		{Err: ca.ErrInProgress, Status: http.StatusConflict, Name: "in-progress", Title: "The same request is being served", Remedy: "ask again shortly", After: 1},
 		{Err: ca.ErrCallerRevoked, Status: http.StatusForbidden, Name: "caller-revoked", Title: "The caller's certificate is revoked", Remedy: "enrol again"},
 		{Err: ca.ErrKeyBlocked, Status: http.StatusForbidden, Name: "key-blocked", Title: "The key is never certified again", Remedy: "make a new key"},
+		{Err: ca.ErrSuspended, Status: http.StatusForbidden, Name: "refused", Title: "The scope is suspended", Remedy: "ask an operator to resume it"},
 		{Err: ca.ErrAlreadyRevoked, Status: http.StatusConflict, Name: "already-revoked", Title: "The certificate is revoked already", Remedy: "the first revocation stands"},
 		{Err: ca.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such thing, or not for this caller"},
 		{Err: ca.ErrSettled, Status: http.StatusServiceUnavailable, Name: "abandoned", Title: "The certificate took too long to make and was given up", Remedy: "ask again", After: 1},
@@ -50,7 +53,7 @@ func (d *door) table() web.Table {
 		{Err: ca.ErrUnavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "Not possible just now", Remedy: "ask again; with the same Idempotency-Key nothing is done twice", After: 2},
 		{Err: cert.ErrBadKey, Status: http.StatusBadRequest, Name: "bad-key", Title: "The key may not be certified"},
 		{Err: cert.ErrBadRequest, Status: http.StatusBadRequest, Name: "bad-csr", Title: "The certificate request cannot be taken"},
-	}, d.Below...)
+	}, append(incidentTable(), d.Below...)...)
 }
 
 // Service returns the door of the service listener: what tenants do in their own scopes.
@@ -65,6 +68,7 @@ func Operator(c Config) web.Door {
 	routes := d.scoped(web.Operator, append([]depth{platform}, depths...))
 	routes = append(routes, d.across(web.Operator)...)
 	routes = append(routes, d.factRoutes(web.Operator, "/v1", "", web.JSON(d.allFacts), web.JSON(d.allRefusals), web.Events(d.followAll))...)
+	routes = append(append(routes, d.incidents()...), d.authorities()...)
 	return web.Door{Table: d.table(), Routes: append(routes,
 		web.Route{
 			Method: http.MethodGet, Path: "/v1/certificates", ID: "listCertificates", Access: web.Operator,

@@ -86,10 +86,11 @@ func (d *door) end(ctx context.Context, who identity.Caller, within identity.Sco
 	if err != nil {
 		return Certificate{}, &policy.Refusal{What: fmt.Sprintf("reason %.40q", in.Reason), Rule: "the list of reasons", Remedy: err.Error()}
 	}
-	if _, err := d.find(ctx, who, within, s); err != nil {
+	c, err := d.find(ctx, who, within, s)
+	if err != nil {
 		return Certificate{}, err
 	}
-	c, err := d.CA.Revoke(ctx, who, s, why)
+	c, err = d.CA.End(ctx, who, c, why)
 	if errors.Is(err, ca.ErrAlreadyRevoked) && c.Revoked != nil && c.Revoked.Reason == why {
 		err = nil
 	}

@@ -143,6 +143,35 @@ func (a Ask) checkTimes(now time.Time) *policy.Refusal {
 	return nil
 }
 
+// A Maker is who makes an incident, and for how long what it touches may live.
+type Maker struct {
+	Site    byte
+	Actor   string
+	Longest time.Duration
+}
+
+// Incident is what a comes to at now. It touches what is made up to the end of this second.
+func (a Ask) Incident(by Maker, now time.Time) Incident {
+	i := Incident{
+		ID: a.ID, Cause: Operator, Why: a.Why, Explanation: a.Explanation, At: now, Actor: by.Actor, Choice: a.Choice,
+		Spread: a.Spread, Deadline: a.Deadline, Reason: a.Reason, Everything: a.Everything, Ends: now.Add(by.Longest),
+	}
+	if i.ID.IsZero() {
+		i.ID = uid.New(uid.Incident, by.Site, now)
+	}
+	end := now.Add(time.Second).Truncate(time.Second)
+	if i.Choice.To.IsZero() || i.Choice.To.After(end) {
+		i.Choice.To = end
+	}
+	if earliest := now.Add(-by.Longest - 24*time.Hour).Truncate(time.Second); i.Choice.From.Before(earliest) {
+		i.Choice.From = earliest
+	}
+	if a.Everything {
+		i.Cause, i.Deadline, i.Revoking = Revocation, now, now
+	}
+	return i
+}
+
 func isURL(s string) bool {
 	const most = 512
 	u, err := url.Parse(s)

@@ -130,26 +130,9 @@ func (d *Desk) refuse(ctx context.Context, f audit.Fact, rule string, err error)
 	return err
 }
 
-// incident is what ask comes to at now. It touches what is made up to the end of this second.
+// incident is what ask comes to at now.
 func (d *Desk) incident(who identity.Caller, ask Ask, now time.Time) Incident {
-	i := Incident{
-		ID: ask.ID, Cause: Operator, Why: ask.Why, Explanation: ask.Explanation, At: now, Actor: who.Actor, Choice: ask.Choice,
-		Spread: ask.Spread, Deadline: ask.Deadline, Reason: ask.Reason, Everything: ask.Everything, Ends: now.Add(d.Longest),
-	}
-	if i.ID.IsZero() {
-		i.ID = uid.New(uid.Incident, d.Site, now)
-	}
-	end := now.Add(time.Second).Truncate(time.Second)
-	if i.Choice.To.IsZero() || i.Choice.To.After(end) {
-		i.Choice.To = end
-	}
-	if earliest := now.Add(-d.Longest - 24*time.Hour).Truncate(time.Second); i.Choice.From.Before(earliest) {
-		i.Choice.From = earliest
-	}
-	if ask.Everything {
-		i.Cause, i.Deadline, i.Revoking = Revocation, now, now
-	}
-	return i
+	return ask.Incident(Maker{d.Site, who.Actor, d.Longest}, now)
 }
 
 // Show returns an incident and what became of what it touches. Operators see them.

@@ -395,9 +395,12 @@ func TestTheDeskRefuses(t *testing.T) {
 		}
 	}
 	for how, try := range map[string]func() error{
-		"list":    func() error { _, err := o.List(t.Context(), tenant, incident.Page{Limit: 1}); return err },
-		"show":    func() error { _, _, err := o.Desk.Show(t.Context(), tenant, uid.New(uid.Incident, 1, now)); return err },
-		"members": func() error { _, err := o.Members(t.Context(), tenant, uid.New(uid.Incident, 1, now), "", incident.Page{}); return err },
+		"list": func() error { _, err := o.List(t.Context(), tenant, incident.Page{Limit: 1}); return err },
+		"show": func() error { _, _, err := o.Desk.Show(t.Context(), tenant, uid.New(uid.Incident, 1, now)); return err },
+		"members": func() error {
+			_, err := o.Members(t.Context(), tenant, uid.New(uid.Incident, 1, now), "", incident.Page{})
+			return err
+		},
 		"nobody's": func() error {
 			_, _, err := o.Desk.Show(t.Context(), operator, uid.New(uid.Incident, 1, now))
 			return err

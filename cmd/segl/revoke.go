@@ -20,20 +20,32 @@ import (
 func (p *program) certRevoke() *cobra.Command {
 	var reason string
 	var yes bool
+	var many order
 	c := p.changes(p.prints(&cobra.Command{
-		Use: "revoke {SERIAL|FILE} --reason REASON", Short: "Revoke a certificate, for ever", Args: exactly("SERIAL or FILE"),
+		Use: "revoke {SERIAL|FILE|choice} --reason REASON", Short: "Revoke a certificate, or many, for ever", Args: atMost(1),
 		Long: `Ends a certificate before its time, for ever. Revoking for keyCompromise also bars its
 key from any further certificate. At a terminal it asks for confirmation; elsewhere it
 does not. Revoking again for the same reason changes nothing and is no error.
 
+In place of one certificate a choice may be given (operators): all that was issued until
+now and matches every flag of it is revoked. OCSP says so of all at once; the lists
+follow, and segl incident show tells how far they are. --dry-run counts.
+
 Reasons (RFC 5280 §5.3.1): unspecified, keyCompromise, affiliationChanged, superseded,
 cessationOfOperation; for operators also privilegeWithdrawn, cACompromise and
 aACompromise.`,
-		Example: "  segl cert revoke web.pem --reason keyCompromise",
+		Example: "  segl cert revoke web.pem --reason keyCompromise\n  segl cert revoke --scope demo --issued-before 2026-05-04T06:00:00Z --why 'stolen backup' --reason superseded",
 		RunE: func(c *cobra.Command, args []string) error {
 			why, err := cert.ParseReason(reason)
 			if err != nil {
 				return misuse("--%w", err)
+			}
+			if many.choice.given() || len(args) == 0 {
+				if len(args) > 0 {
+					return misuse("%q and a choice ask for two things", args[0]).hinted("leave one out")
+				}
+				many.reason, many.yes = why.String(), yes
+				return p.revokeMany(c.Context(), many)
 			}
 			serial, err := p.serial(args[0])
 			if err != nil {
@@ -59,7 +71,30 @@ aACompromise.`,
 	c.Flags().StringVar(&reason, "reason", "unspecified", "revoke for `REASON`")
 	choices(c, "reason", "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn", "cACompromise", "aACompromise")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	many.choice.register(c)
+	c.Flags().StringVar(&many.why, "why", "", "of a choice: write down `REASON`")
+	c.Flags().StringVar(&many.key, "idempotency-key", "", "of a choice: make repeating the command return the same incident: any `WORD`")
 	return c
+}
+
+// revokeMany revokes what a choice chooses.
+func (p *program) revokeMany(ctx context.Context, o order) error {
+	if !o.choice.given() {
+		return misuse("SERIAL or FILE is missing").hinted("name a certificate, or choose several: see segl cert revoke --help")
+	}
+	chosen, err := o.choice.chosen()
+	if err != nil {
+		return err
+	}
+	if o.why == "" {
+		return misuse("--why is missing").hinted("it is what the record says of many")
+	}
+	return p.pull(ctx, o, pull{
+		said:    "This ends certificates for ever, for " + o.reason,
+		preview: map[string]any{"choice": chosen, "why": o.why, "deadline": "1h", "reason": o.reason},
+		path:    "/v1/certificates:revoke",
+		body:    map[string]any{"choice": chosen, "why": o.why, "reason": o.reason},
+	})
 }
 
 func (p *program) revoke(ctx context.Context, serial cert.Serial, why cert.Reason) error {

@@ -76,7 +76,7 @@ func reachable(addr string) string {
 // servers puts the doors on the listeners. The private one is last: readiness is read to the end.
 func (s *Server) servers() ([]web.Listening, error) {
 	clients := &web.Clients{
-		Roots: func() *x509.CertPool { return s.roots }, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit,
+		Roots: s.roots.Load, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit,
 	}
 	operators := *clients // on the service listener an operator is nobody in particular
 	operators.Operators = s.scopes.Operator
@@ -111,7 +111,7 @@ func (s *Server) answering(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: s.roots, ServerName: s.ownNames()[0], Time: s.now, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{RootCAs: s.roots.Load(), ServerName: s.ownNames()[0], Time: s.now, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true,
 	}}
 	for name, base := range map[string]string{
 		"service": "https://" + reachable(s.listen.service.Addr().String()), "operator": "https://" + reachable(s.listen.operator.Addr().String()),
@@ -145,7 +145,7 @@ func (o own) IssueServer(ctx context.Context, csr *x509.CertificateRequest) ([]b
 	if err != nil {
 		return nil, err
 	}
-	c, err := o.ca.Issue(ctx, identity.System("listeners"), ca.Request{Scope: identity.Platform, Profile: "server", CSR: req, Life: 7 * 24 * time.Hour})
+	c, err := o.ca.Issue(ctx, identity.System("listeners"), ca.Request{Scope: identity.Platform, Profile: "server", CSR: req, Life: 7 * 24 * time.Hour, Own: true})
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (o *observedLedger) write(kind string, began time.Time, err error) {
 	switch {
 	case errors.Is(err, ca.ErrUnavailable):
 		outcome = "unavailable"
-	case errors.Is(err, ca.ErrOriginTaken), errors.Is(err, ca.ErrCallerRevoked), errors.Is(err, ca.ErrKeyBlocked),
+	case errors.Is(err, ca.ErrOriginTaken), errors.Is(err, ca.ErrCallerRevoked), errors.Is(err, ca.ErrKeyBlocked), errors.Is(err, ca.ErrSuspended),
 		errors.Is(err, ca.ErrAlreadyRevoked), errors.Is(err, ca.ErrSettled), errors.Is(err, ca.ErrNotFound):
 		outcome = "refused"
 	case err != nil:

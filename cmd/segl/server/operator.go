@@ -22,7 +22,7 @@ func AddOperator(ctx context.Context, cfg Config, name, prefix string, log *slog
 	if cfg.URLs.Public == "" {
 		return identity.ID{}, errors.New("urls.public is not configured: it stands in every certificate, and no listener is open to take it from")
 	}
-	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1), incidents: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	defer s.Close()
 	for _, step := range []func(context.Context) error{s.openDatabase, s.openLedger, s.openKeys, s.openCA, s.openStatus} {
 		if err := step(ctx); err != nil {

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/incident"
+	"codeberg.org/dataverket/segl/ca/ledger"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/duty"
+)
+
+// openLever makes the desk at which incidents are taken in, and the duty that carries them out.
+func (s *Server) openLever(context.Context) error {
+	s.desk = incident.New(incident.Config{
+		Site: byte(s.cfg.Site), Book: book{s.ledger, s.ended}, Profiles: ca.Profiles(), Longest: ca.LongestLife, Now: s.now, //nolint:gosec // checked
+	})
+	s.duties = append(s.duties, duty.Duty{
+		Name: "incidents", Every: 5 * time.Second, Wake: s.incidents,
+		Once: func(ctx context.Context, _ int64) error { return s.desk.RunOnce(ctx) },
+	})
+	return nil
+}
+
+// A book tells this replica's caches of a revocation of many before whoever asked gets the answer; others hear by notice.
+type book struct {
+	*ledger.Ledger
+	ended func(cert.Serial)
+}
+
+// Record implements incident.Book.
+func (b book) Record(ctx context.Context, i incident.Incident, f audit.Fact) error {
+	err := b.Ledger.Record(ctx, i, f)
+	if i.Everything {
+		b.ended(cert.Serial{})
+	}
+	return err
+}
+
+// wake has somebody look who may be looking already.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // already woken
+	}
+}
+
+// trust takes the anchors of the moment: a new pool is a new pointer.
+func (s *Server) trust() {
+	pool := x509.NewCertPool()
+	for _, r := range s.ca.Roots() {
+		pool.AddCert(r)
+	}
+	s.roots.Store(pool)
+}
+
+// authorities reads the authorities again whenever one may have changed, until ctx ends: what a replica has prepared or activated
+// all of them trust, list, answer for and sign with.
+func (s *Server) authorities(ctx context.Context) {
+	const every = 30 * time.Second // in case a notice is missed
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.changed:
+		case <-time.After(every):
+		}
+		if err := s.reloadAuthorities(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("authorities not reloaded", "err", err)
+		}
+	}
+}
+
+func (s *Server) reloadAuthorities(ctx context.Context) error {
+	before := len(s.ca.Authorities())
+	if err := s.ca.Reload(ctx); err != nil {
+		return err
+	}
+	s.trust()
+	if len(s.ca.Authorities()) == before {
+		return nil
+	}
+	wake(s.revoked) // it has no list yet
+	return s.status.responder.RunOnce(ctx)
+}
+
+// published returns why a prepared authority may not sign yet: every list that a certificate may name has to be there.
+func (s *Server) published(ctx context.Context, _ *ca.Authority) error {
+	missing, err := s.missingList(ctx)
+	if err != nil {
+		return err
+	}
+	if missing != "" {
+		return fmt.Errorf("%w: the list of %s is not there", errUnpublished, missing)
+	}
+	return nil
+}
+
+var errUnpublished = errors.New("not published")
