@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ import (
 	"codeberg.org/dataverket/segl/ca/crl"
 	"codeberg.org/dataverket/segl/ca/ocsp"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/feed"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/postgres"
@@ -49,6 +52,7 @@ type rig struct {
 	clients                   map[string]*http.Client
 	certs                     map[string]tls.Certificate
 	standing                  *ca.Standing
+	feed                      *feed.Hub
 	t                         testing.TB
 }
 
@@ -69,20 +73,31 @@ func newRig(t testing.TB) *rig {
 		r.anchors.AddCert(root)
 	}
 	r.standing = ca.NewStanding(r.Ledger, r.Now)
+	r.follow(t)
 	host := r.issue(t, pkitest.Demo, "server", "dns:localhost", "ip:127.0.0.1")
 	metrics := web.NewMetrics(prometheus.NewRegistry())
 	r.service = r.serve(t, "service", host, metrics, func(url string) []web.Door {
-		return []web.Door{api.Service(api.Config{CA: r.CA, URL: url, Below: below()})}
+		return []web.Door{api.Service(api.Config{CA: r.CA, URL: url, Below: below(), Facts: r.Ledger, Feed: r.feed})}
 	})
 	r.operator = r.serve(t, "operator", host, metrics, func(url string) []web.Door {
 		return []web.Door{
-			api.Operator(api.Config{CA: r.CA, URL: url, Below: below(), Facts: r.Ledger, Serials: r.Ledger}),
+			api.Operator(api.Config{CA: r.CA, URL: url, Below: below(), Facts: r.Ledger, Feed: r.feed, Serials: r.Ledger}),
 			scopesapi.Operator(r.Scopes, below()),
 		}
 	})
 	r.people(t)
 	r.publish(t)
 	return r
+}
+
+// follow hands out facts until the test ends.
+func (r *rig) follow(t testing.TB) {
+	t.Helper()
+	r.feed = feed.New(feed.Config{Facts: r.Ledger, Every: 50 * time.Millisecond, PerCaller: 3})
+	ctx, cancel := context.WithCancel(t.Context())
+	var reading sync.WaitGroup
+	reading.Go(func() { r.feed.Run(ctx) })
+	t.Cleanup(func() { cancel(); reading.Wait() })
 }
 
 // publish serves what relying parties fetch, with everything so far in the lists.
@@ -95,7 +110,8 @@ func (r *rig) publish(t testing.TB) {
 		answerers = append(answerers, ocsp.Authority{ID: a.ID, Name: a.Name, Certificate: a.Certificate})
 	}
 	cfg := crl.Config{Shards: r.Ledger, Authorities: func() []crl.Authority { return signers }, Now: r.Now}
-	must(t, crl.New(cfg).RunOnce(t.Context()))
+	_, err := duty.Once(t.Context(), r.DB, duty.Duty{Name: crl.Duty, Once: crl.New(cfg).RunOnce})
+	must(t, err)
 	responder := ocsp.New(ocsp.Config{Ledger: r.Ledger, Enroller: r.CA, Authorities: func() []ocsp.Authority { return answerers }, Now: r.Now})
 	must(t, responder.RunOnce(t.Context()))
 	lists := crl.NewServer(cfg)
@@ -104,7 +120,7 @@ func (r *rig) publish(t testing.TB) {
 	r.public = "http://" + ln.Addr().String()
 	s, err := web.NewServer(web.Config{
 		Name: "public", Log: slog.New(slog.DiscardHandler), Metrics: web.NewMetrics(prometheus.NewRegistry()), Now: r.Now,
-	}, api.Public(api.PublicConfig{CA: r.CA, Lists: lists, AllLists: lists.PEM, OCSP: responder, Below: below()}))
+	}, api.Public(api.PublicConfig{CA: r.CA, Lists: lists, OCSP: responder, Bundle: func(ctx context.Context) (api.Bundle, error) { return lists.Bundle(ctx) }, Below: below()}))
 	must(t, err)
 	run(t, s, ln)
 }

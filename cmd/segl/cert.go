@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -40,77 +39,6 @@ func pathOf(s identity.Scope) string {
 		path += "/environments/" + s.Environment()
 	}
 	return path
-}
-
-// certList is `segl cert list`.
-func (p *program) certList() *cobra.Command {
-	var (
-		scope   string
-		within  duration
-		revoked bool
-		all     bool
-		limit   int
-	)
-	c := p.prints(&cobra.Command{
-		Use: "list [--scope SCOPE | --all]", Short: "List certificates, the first to expire first", Args: exactly(),
-		Long:    "Lists the certificates of a scope and everything below it, in order of expiry.",
-		Example: "  segl cert list --expiring 7d\n  segl cert list --scope demo --revoked -o csv",
-		RunE: func(c *cobra.Command, _ []string) error {
-			if all && scope != "" {
-				return misuse("--all and --scope exclude each other").hinted("leave one out")
-			}
-			if limit < 0 {
-				return misuse("--limit %d: want a number above zero", limit)
-			}
-			l := client.Listing{Path: "/v1/certificates", Member: "certificates", Limit: limit, Query: p.expiring(within)}
-			if revoked {
-				l.Query.Set("revoked", "true")
-			}
-			who := operator
-			if !all {
-				s, err := p.scope(scope)
-				if err != nil {
-					return err
-				}
-				l.Path, who = pathOf(s)+"/certificates", p.forScope(s)
-			}
-			return p.listCertificates(c.Context(), who, l)
-		},
-	})
-	f := c.Flags()
-	scopeFlag(c, &scope)
-	f.BoolVar(&all, "all", false, "those of every scope (operators)")
-	f.Var(&within, "expiring", "only those that expire within `DURATION`, such as 7d")
-	f.BoolVar(&revoked, "revoked", false, "only revoked ones")
-	f.IntVar(&limit, "limit", 0, "list `NUMBER` at most (default: all)")
-	return c
-}
-
-// expiring selects what ends within d, if that is given.
-func (p *program) expiring(d duration) url.Values {
-	q := url.Values{}
-	if d > 0 {
-		q.Set("expires_after", stamp(p.now()))
-		q.Set("expires_before", stamp(p.now().Add(time.Duration(d))))
-	}
-	return q
-}
-
-func (p *program) listCertificates(ctx context.Context, who party, l client.Listing) error {
-	remote, err := p.dial(who)
-	if err != nil {
-		return err
-	}
-	defer remote.Close()
-	// No bound on the whole: a list may be long. Each request has one.
-	seq := func(yield func(listed, error) bool) {
-		for s, err := range client.List[api.Summary](ctx, remote, l) {
-			if !yield(listed{s, p.status(s)}, p.suggestOperator(err)) {
-				return
-			}
-		}
-	}
-	return output.List(p.out, p.form, seq, p.listView())
 }
 
 // A listed certificate is the server's words, and what they come to at this moment.

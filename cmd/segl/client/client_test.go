@@ -234,7 +234,8 @@ func TestListFetchesPagesAsTheyAreAskedFor(t *testing.T) {
 	page := func(next string, items ...string) step {
 		return answer(200, fmt.Sprintf(`{"items":["%s"],"next_page_token":%q}`, strings.Join(items, `","`), next))
 	}
-	empty := answer(200, `{"items":[],"next_page_token":"always"}`)
+	empty := answer(200, `{"items":[],"next_page_token":"m"}`)
+	endless := answer(200, `{"items":["z"],"more":false,"next_page_token":"always"}`)
 	for name, c := range map[string]struct {
 		steps []step
 		limit int
@@ -242,7 +243,9 @@ func TestListFetchesPagesAsTheyAreAskedFor(t *testing.T) {
 		asked int32
 	}{
 		"until there is no next":             {[]step{page("n", "a", "b"), page("", "c")}, 0, "abc", 2},
-		"until a page is empty":              {[]step{page("n", "a"), empty}, 0, "a", 2},
+		"beyond an empty page":               {[]step{page("n", "a"), empty, page("", "b")}, 0, "ab", 3},
+		"until the server goes on nowhere":   {[]step{page("n", "a"), empty, empty}, 0, "a", 3},
+		"until there is no more now":         {[]step{page("n", "a"), endless}, 0, "az", 2},
 		"no further than the limit":          {[]step{page("n", "a", "b"), page("n", "c", "d")}, 2, "ab", 1},
 		"an empty list":                      {[]step{answer(200, `{"items":[]}`)}, 0, "", 1},
 		"up to what cannot be read":          {[]step{page("n", "a"), answer(200, `{"items":{}}`)}, 0, "a!", 2},

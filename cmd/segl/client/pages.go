@@ -22,8 +22,8 @@ type Listing struct {
 	Limit  int    // how many at most; zero means all
 }
 
-// List yields the items of a list, fetching page after page as they are asked for. An error ends it, as does a page with
-// nothing on it: some lists always say where they will go on.
+// List yields the items of a list, fetching page after page as they are asked for. A page may be empty and not the last: the
+// server looks at a bounded number of things for each. An error ends the list.
 func List[T any](ctx context.Context, c *Client, l Listing) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		left := l.Limit
@@ -48,7 +48,7 @@ func List[T any](ctx context.Context, c *Client, l Listing) iter.Seq2[T, error] 
 					return
 				}
 			}
-			if left -= len(items); next == "" || len(items) == 0 || l.Limit > 0 && left <= 0 {
+			if left -= len(items); next == "" || next == query.Get("page_token") || l.Limit > 0 && left <= 0 {
 				return
 			}
 			query.Set("page_token", next)
@@ -56,17 +56,23 @@ func List[T any](ctx context.Context, c *Client, l Listing) iter.Seq2[T, error] 
 	}
 }
 
+// page fetches one page. Lists that never end always say where they will go on, and by "more" whether that is now: of those,
+// next is empty at the end.
 func page[T any](ctx context.Context, c *Client, l Listing, query url.Values) (items []T, next string, err error) {
 	var members map[string]json.RawMessage
 	if err := c.Do(ctx, Request{Method: http.MethodGet, Path: l.Path, Query: query}, &members); err != nil {
 		return nil, "", err
 	}
-	for name, into := range map[string]any{l.Member: &items, "next_page_token": &next} {
+	more := true
+	for name, into := range map[string]any{l.Member: &items, "next_page_token": &next, "more": &more} {
 		if raw, ok := members[name]; ok {
 			if err := json.Unmarshal(raw, into); err != nil {
 				return nil, "", fmt.Errorf("reading member %s of the answer: %w", name, err)
 			}
 		}
+	}
+	if !more {
+		next = ""
 	}
 	return items, next, nil
 }
