@@ -14,8 +14,8 @@ const (
 	groupSize    = 128  // in a round trip
 	groupEnough  = 8    // for which nothing lingers
 	groupQueue   = 1024 // waiting
-	gateLinger   = time.Millisecond
-	commitLinger = 2 * time.Millisecond // as long as a disk takes
+	gateLinger   = 2 * time.Millisecond
+	commitLinger = 3 * time.Millisecond // about as long as a disk takes
 	groupTimeout = 10 * time.Second
 )
 
