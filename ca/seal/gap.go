@@ -22,8 +22,8 @@ const GapAccepted = "ledger.gap"
 var ErrNotFenced = errors.New("the ledger is not fenced: there is no gap to accept")
 
 // A Gap is a time of which the ledger knows nothing any more. What was issued in it that nobody has evidence of cannot be
-// named, so it can be on no list; OCSP answers revoked for every serial of the site that was made in the gap and is not in
-// the ledger.
+// named, so it can be on no list: OCSP answers unknown for it (RFC 6960 §2.2), and it is good until it expires for whoever asks
+// only lists. What was revoked in it is good again, unless somebody kept a list.
 type Gap struct {
 	Head   Head   // where the ledger ends
 	Why    string // it is fenced
@@ -31,22 +31,25 @@ type Gap struct {
 	Begins time.Time // the last that is known
 	Ends   time.Time
 	Lost   []Evidence // serials that somebody has evidence of and the ledger does not know: they go on the list
+	Undone []Evidence // serials that a list has as revoked and the ledger no longer: they go on it again
 }
 
-// Evidence is a certificate, or the serial of one, that was kept outside the ledger.
+// Evidence is a certificate, or the serial of one, that was kept outside the ledger, or an entry of a list.
 type Evidence struct {
 	Serial    cert.Serial
 	Authority string
 	NotAfter  time.Time
-	TBS       []byte // nil where only the serial is known
+	TBS       []byte     // nil where only the serial is known
+	Revoked   *time.Time // since when, by a list
+	Reason    cert.Reason
 }
 
 // Confirmation is what whoever has read the plan types to have it done. It is another one as soon as anything differs.
 func (g Gap) Confirmation() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d %d %s %q %d", g.Head.Era, g.Head.Size, g.Head.Last, g.Why, g.Site)
-	for _, e := range g.Lost {
-		fmt.Fprintf(h, " %s/%s", e.Serial, e.Authority)
+	for _, e := range append(append([]Evidence{}, g.Lost...), g.Undone...) {
+		fmt.Fprintf(h, " %s/%s/%t", e.Serial, e.Authority, e.Revoked != nil)
 	}
 	return "accept-" + hex.EncodeToString(h.Sum(nil)[:5])
 }
@@ -57,15 +60,21 @@ const unknownLife = 400 * 24 * time.Hour
 // maxEvidence bounds what is read at once.
 const maxEvidence = 1 << 20
 
-// ParseEvidence reads certificates in PEM, and lines of a serial and the name of the authority that signed it. A
-// certificate must be signed by one of authorities, so that nobody puts strangers' serials on our lists.
+// ParseEvidence reads certificates and lists in PEM, and lines of a serial and the name of the authority that signed it. What
+// is in PEM must be signed by one of authorities, so that nobody puts strangers' serials on our lists.
 func ParseEvidence(b []byte, authorities map[string]*x509.Certificate) ([]Evidence, error) {
 	var (
 		out  []Evidence
-		seen = map[cert.Serial]bool{}
+		seen = map[cert.Serial]int{}
 		add  = func(e Evidence) {
-			if !seen[e.Serial] {
-				seen[e.Serial], out = true, append(out, e)
+			i, ok := seen[e.Serial]
+			switch {
+			case !ok:
+				seen[e.Serial], out = len(out), append(out, e)
+			case e.Revoked != nil:
+				out[i].Revoked, out[i].Reason = e.Revoked, e.Reason
+			case e.TBS != nil:
+				out[i].TBS, out[i].NotAfter = e.TBS, e.NotAfter
 			}
 		}
 	)
@@ -75,11 +84,13 @@ func ParseEvidence(b []byte, authorities map[string]*x509.Certificate) ([]Eviden
 			break
 		}
 		b = append(bytes.Clone(b[:bytes.Index(b, []byte("-----BEGIN"))]), rest...)
-		e, err := evidenceOf(block.Bytes, authorities)
+		found, err := evidenceOf(block, authorities)
 		if err != nil {
 			return nil, err
 		}
-		add(e)
+		for _, e := range found {
+			add(e)
+		}
 	}
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for n := 1; lines.Scan(); n++ {
@@ -102,19 +113,50 @@ func ParseEvidence(b []byte, authorities map[string]*x509.Certificate) ([]Eviden
 	return out, lines.Err()
 }
 
-func evidenceOf(der []byte, authorities map[string]*x509.Certificate) (Evidence, error) {
-	c, err := x509.ParseCertificate(der)
+func evidenceOf(block *pem.Block, authorities map[string]*x509.Certificate) ([]Evidence, error) {
+	if block.Type == "X509 CRL" {
+		return listed(block.Bytes, authorities)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return Evidence{}, fmt.Errorf("reading a certificate: %w", err)
+		return nil, fmt.Errorf("reading a certificate: %w", err)
 	}
 	serial, err := cert.SerialFromInt(c.SerialNumber)
 	if err != nil {
-		return Evidence{}, fmt.Errorf("certificate %s: %w", c.Subject, err)
+		return nil, fmt.Errorf("certificate %s: %w", c.Subject, err)
 	}
 	for name, a := range authorities {
 		if bytes.Equal(a.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(a) == nil {
-			return Evidence{Serial: serial, Authority: name, NotAfter: c.NotAfter, TBS: c.RawTBSCertificate}, nil
+			return []Evidence{{Serial: serial, Authority: name, NotAfter: c.NotAfter, TBS: c.RawTBSCertificate}}, nil
 		}
 	}
-	return Evidence{}, fmt.Errorf("certificate %s: no authority of this ledger signed it", serial)
+	return nil, fmt.Errorf("certificate %s: no authority of this ledger signed it", serial)
+}
+
+// listed returns the entries of a list.
+func listed(der []byte, authorities map[string]*x509.Certificate) ([]Evidence, error) {
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("reading a list: %w", err)
+	}
+	for name, a := range authorities {
+		if !bytes.Equal(a.RawSubject, l.RawIssuer) || l.CheckSignatureFrom(a) != nil {
+			continue
+		}
+		var out []Evidence
+		for _, r := range l.RevokedCertificateEntries {
+			serial, err := cert.SerialFromInt(r.SerialNumber)
+			if err != nil {
+				return nil, fmt.Errorf("list %s of %s: %w", l.Number, name, err)
+			}
+			at := r.RevocationTime
+			reason, err := cert.ReasonFromCode(r.ReasonCode)
+			if err != nil {
+				reason = cert.Unspecified
+			}
+			out = append(out, Evidence{Serial: serial, Authority: name, NotAfter: serial.Time().Add(unknownLife), Revoked: &at, Reason: reason})
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("a list of %s: no authority of this ledger signed it", l.Issuer)
 }

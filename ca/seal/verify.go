@@ -14,6 +14,7 @@ import (
 
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // A Snapshot is everything that is replayed, as it stood at one instant.
@@ -22,12 +23,18 @@ type Snapshot interface {
 	// Facts returns at most limit facts after a position, in order, finished or not.
 	Facts(ctx context.Context, after audit.Position, limit int) ([]Row, error)
 	Tile(ctx context.Context, level int, n int64) ([]byte, error)
-	// Archived returns how many of the first leaves are of facts that have left the ledger with their epoch.
-	Archived(ctx context.Context) (int64, error)
+	// Left returns what has left the ledger with its epoch.
+	Left(ctx context.Context) (Left, error)
 	// Outcomes returns at most limit outcomes of serials after one, in order.
 	Outcomes(ctx context.Context, after cert.Serial, limit int) ([]Ending, error)
 	// Revocations returns at most limit revocations of serials after one, in order.
 	Revocations(ctx context.Context, after cert.Serial, limit int) ([]Ending, error)
+}
+
+// Left is what is in archives and no longer in the ledger.
+type Left struct {
+	Facts  int64              // how many facts there were
+	Epochs map[uid.Epoch]bool // whose certificates and revocations are gone
 }
 
 // An Ending is an outcome or a revocation, as far as it must have a fact.
@@ -96,6 +103,7 @@ type replay struct {
 
 	edge   Edge
 	size   int64
+	left   Left
 	tile   []byte // the stored hashes of the tile that the next leaf is in
 	wrongs int    // how many leaves before the next one were wrong
 	roots  []kept // checkpoints still to be compared, smallest first
@@ -144,15 +152,11 @@ func (v *replay) checkpoints(log Log, signed []string) error {
 func (v *replay) leaves() error {
 	v.compare()
 	var err error
-	if v.report.Archived, err = v.s.Archived(v.ctx); err != nil {
+	if v.left, err = v.s.Left(v.ctx); err != nil {
 		return err
 	}
-	for v.size < v.report.Archived {
-		stored, err := v.stored()
-		if err != nil {
-			return err
-		}
-		v.append(stored)
+	if err := v.skip(); err != nil {
+		return err
 	}
 	var at audit.Position
 	var rows []Row
@@ -180,6 +184,26 @@ func (v *replay) leaves() error {
 	return v.end()
 }
 
+// skip passes over the leaves of the facts that left, up to the first that is still here.
+func (v *replay) skip() error {
+	if v.left.Facts == 0 {
+		return nil
+	}
+	first, err := v.s.Facts(v.ctx, audit.Position{}, 1)
+	if err != nil {
+		return err
+	}
+	for v.report.Archived < v.left.Facts && v.size < v.head.Size {
+		stored, err := v.stored()
+		if err != nil || len(first) > 0 && LeafHash(first[0]) == stored {
+			return err
+		}
+		v.append(stored)
+		v.report.Archived++
+	}
+	return nil
+}
+
 // How far ahead is looked to tell what happened at a wrong leaf: rows, leaves, and how many wrong ones in a row make it
 // pointless to go on naming them.
 const (
@@ -204,7 +228,7 @@ func (v *replay) fact(rows []Row) (int, error) {
 		return 0, err
 	}
 	switch h := LeafHash(r); {
-	case h == stored:
+	case h == stored, v.lacks(r):
 		v.wrongs = 0
 	case v.wrongs < givenUp:
 		if took, err := v.explain(rows, stored, h); err != nil || took >= 0 {
@@ -238,7 +262,11 @@ func (v *replay) explain(rows []Row, stored, hash tlog.Hash) (int, error) {
 		v.wrong(r, "the row is not what was sealed as leaf %d: it, or the certificate or revocation it records, was altered", v.size)
 		return -1, nil
 	}
-	v.wrong(r, "%d row(s) just before it were deleted: those of leaves %d to %d", i+1, v.size, v.size+int64(i))
+	if n := int64(i + 1); v.report.Archived+n <= v.left.Facts {
+		v.report.Archived += n // of the epoch before, with which it overlaps
+	} else {
+		v.wrong(r, "%d row(s) just before it were deleted: those of leaves %d to %d", i+1, v.size, v.size+int64(i))
+	}
 	for range i + 1 {
 		s, err := v.stored()
 		if err != nil {
@@ -247,6 +275,12 @@ func (v *replay) explain(rows []Row, stored, hash tlog.Hash) (int, error) {
 		v.append(s)
 	}
 	return 0, nil
+}
+
+// lacks reports whether what r records has left the ledger with its epoch, while r has not: its leaf cannot be made again.
+func (v *replay) lacks(r Row) bool {
+	gone := !r.Serial.IsZero() && v.left.Epochs[r.Serial.Epoch()]
+	return gone && r.Allowed && (Certifies(r.What) && r.Certificate == nil || Ends(r.What) && r.Revocation == nil)
 }
 
 func (v *replay) wrong(r Row, format string, args ...any) {
@@ -332,6 +366,9 @@ func (v *replay) compare() {
 
 // end says what is missing after the last row.
 func (v *replay) end() error {
+	if v.report.Archived < v.left.Facts {
+		v.report.find("epoch_archive", "archives say that %d facts have left, and %d are missing", v.left.Facts, v.report.Archived)
+	}
 	if v.size < v.head.Size {
 		v.report.find(fmt.Sprintf("facts %d to %d", v.size, v.head.Size-1), "the rows of the last %d leaves, up to %s, are missing",
 			v.head.Size-v.size, v.head.Last)
@@ -379,6 +416,9 @@ func (v *replay) hash(kind byte, s cert.Serial) (bucket, [32]byte) {
 }
 
 func (v *replay) add(kind byte, s cert.Serial, sign uint64) {
+	if v.left.Epochs[s.Epoch()] {
+		return
+	}
 	b, h := v.hash(kind, s)
 	sum := v.sums[b]
 	if sum == nil {

@@ -213,9 +213,10 @@ func (p *program) ledgerAcceptGap() *cobra.Command {
 does; with --confirm and the words it asked for, does it. It cannot be undone. It works on
 the database itself and needs no running server; those that run notice within seconds.
 
-Certificates that were issued in the gap stay good for whoever does not ask. Name those
-that anybody has evidence of: --serials takes a file of certificates (PEM), or of lines with
-a serial and the name of its authority. They are revoked.`,
+What was issued in the gap and is not named stays good for whoever asks lists, and what was
+revoked in it is good again. Give all evidence there is: --serials takes a file of
+certificates and revocation lists (PEM), and of lines with a serial and the name of its
+authority. What the ledger does not know is revoked; what a list had is revoked again.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(file)
 			if err != nil {
@@ -260,11 +261,12 @@ type gapView struct {
 	Ends    string `json:"ends"`
 	Era     int    `json:"era"`
 	Revokes int    `json:"revokes"`
+	Again   int    `json:"revokes_again"`
 	Confirm string `json:"confirm"`
 }
 
 func (p *program) showGap(g seal.Gap) error {
-	v := gapView{g.Why, g.Head.Size, stamp(g.Begins), g.Ends.UTC().Format(time.RFC3339), g.Head.Era + 1, len(g.Lost), g.Confirmation()}
+	v := gapView{g.Why, g.Head.Size, stamp(g.Begins), g.Ends.UTC().Format(time.RFC3339), g.Head.Era + 1, len(g.Lost), len(g.Undone), g.Confirmation()}
 	return output.One(p.out, p.form, v, output.View[gapView]{
 		Name: func(v gapView) string { return v.Confirm },
 		Columns: []output.Column[gapView]{
@@ -273,7 +275,7 @@ func (p *program) showGap(g seal.Gap) error {
 			{Head: "GAP BEGINS", Cell: func(v gapView) string { return v.Begins }},
 			{Head: "GAP ENDS", Cell: func(v gapView) string { return v.Ends }},
 			{Head: "BEGINS ERA", Cell: func(v gapView) string { return fmt.Sprint(v.Era) }},
-			{Head: "REVOKES", Cell: func(v gapView) string { return fmt.Sprint(v.Revokes) + " lost serials" }},
+			{Head: "REVOKES", Cell: func(v gapView) string { return fmt.Sprintf("%d lost serials; %d again", v.Revokes, v.Again) }},
 		},
 	})
 }

@@ -29,16 +29,31 @@ func (s *Store) Arrive(ctx context.Context, now time.Time, forget ...string) (ar
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `
-			INSERT INTO seal_fence (since, why)
-			VALUES ($1, 'the database was restored into another cluster: what it had forgotten by then is not known')
-			ON     CONFLICT DO NOTHING`, now)
-		return err
+		return raise(ctx, tx, "the database was restored into another cluster: what it had forgotten by then is not known", now)
 	})
 	if err != nil {
 		return false, fmt.Errorf("seeing which cluster the ledger is in: %w", err)
 	}
 	return arrived, nil
+}
+
+// Raise has everybody stop issuing, for a reason, and lists take numbers that were never used. The first reason stands.
+func (s *Store) Raise(ctx context.Context, why string, now time.Time) error {
+	return postgres.Tx(ctx, s.db, func(tx pgx.Tx) error { return raise(ctx, tx, why, now) })
+}
+
+func raise(ctx context.Context, tx pgx.Tx, why string, now time.Time) error {
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO seal_fence (since, why)
+		VALUES ($1, $2)
+		ON     CONFLICT DO NOTHING`, now, why)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_notify('`+FenceChannel+`', '')`); err != nil {
+		return err
+	}
+	return renumber(ctx, tx, now)
 }
 
 // Gap returns what accepting it would accept, or seal.ErrNotFenced.
@@ -61,38 +76,42 @@ func (s *Store) Gap(ctx context.Context, site byte, now time.Time) (seal.Gap, er
 	return g, err
 }
 
-// Unknown returns those of evidence that the ledger does not know.
-func (s *Store) Unknown(ctx context.Context, all []seal.Evidence) ([]seal.Evidence, error) {
+// Compare splits evidence into what the ledger does not know, and what a list has as revoked and the ledger has not. The rest
+// is as the ledger says.
+func (s *Store) Compare(ctx context.Context, all []seal.Evidence) (lost, undone []seal.Evidence, err error) {
 	serials := make([]cert.Serial, len(all))
 	for i, e := range all {
 		serials[i] = e.Serial
 	}
-	known := map[cert.Serial]bool{}
+	revoked := map[cert.Serial]bool{} // of those that are known
 	for at, some := range byLeaf(serials) {
 		if there, err := s.has(ctx, "intent"+at); err != nil {
-			return nil, err
+			return nil, nil, err
 		} else if !there {
 			continue
 		}
 		rows, err := s.q.Query(ctx, `
-			SELECT serial, true
-			FROM   intent`+at+`
-			WHERE  serial = ANY ($1::bytea[])`, some)
+			SELECT i.serial, r.serial IS NOT NULL
+			FROM   intent`+at+` i
+			LEFT   JOIN revocation`+at+` r ON r.serial = i.serial
+			WHERE  i.serial = ANY ($1::bytea[])`, some)
 		found, err := endings(rows, err)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, e := range found {
-			known[e.Serial] = true
+			revoked[e.Serial] = e.Signed // the second column
 		}
 	}
-	var out []seal.Evidence
 	for _, e := range all {
-		if !known[e.Serial] {
-			out = append(out, e)
+		switch gone, known := revoked[e.Serial]; {
+		case !known:
+			lost = append(lost, e)
+		case e.Revoked != nil && !gone:
+			undone = append(undone, e)
 		}
 	}
-	return out, nil
+	return lost, undone, nil
 }
 
 // Authorities returns the certificates of the ledger's authorities by name.
@@ -133,6 +152,12 @@ func (s *Store) Accept(ctx context.Context, g seal.Gap, who identity.Caller, now
 			}
 			facts = append(facts, audit.Fact{At: now, Who: who, Scope: identity.Platform, What: seal.Lost, Serial: e.Serial, Subject: e.Authority})
 		}
+		for _, e := range g.Undone {
+			if err := again(ctx, tx, e); err != nil {
+				return fmt.Errorf("revoking %s again: %w", e.Serial, err)
+			}
+			facts = append(facts, audit.Fact{At: now, Who: who, Scope: identity.Platform, What: audit.Revoke, Serial: e.Serial, Why: e.Reason.String()})
+		}
 		if _, err := tx.Exec(ctx, audit.Insert, audit.Columns(facts...)...); err != nil {
 			return err
 		}
@@ -165,7 +190,7 @@ func (s *Store) nextEra(ctx context.Context, tx pgx.Tx, g seal.Gap, now time.Tim
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO seal_gap (era, site, begins, ends, accepted_at, checkpoint, why)
-		VALUES ($1, $2, least($3, $4), $4, $5, $6, $7)`,
+		VALUES ($1, $2, least($3::timestamptz, $4::timestamptz), $4::timestamptz, $5, $6, $7)`,
 		g.Head.Era+1, int16(g.Site), g.Begins, g.Ends, now, g.Head.Checkpoint, g.Why)
 	return err
 }
@@ -197,10 +222,37 @@ func lose(ctx context.Context, tx pgx.Tx, e seal.Evidence, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
+	if e.Revoked == nil {
+		e.Revoked = &now
+	}
+	return again(ctx, tx, e)
+}
+
+// again revokes an intent that is there, as of when and for what the evidence says.
+func again(ctx context.Context, tx pgx.Tx, e seal.Evidence) error {
+	_, err := tx.Exec(ctx, `
 		INSERT INTO revocation (serial, revoked_at, authority, scope, reason)
-		SELECT $1, date_trunc('second', $2::timestamptz), authority, scope, 0
+		SELECT serial, date_trunc('second', $2::timestamptz), authority, scope, $3
 		FROM   intent
-		WHERE  serial = $1`, e.Serial.Bytes(), now)
+		WHERE  serial = $1
+		ON     CONFLICT DO NOTHING`, e.Serial.Bytes(), *e.Revoked, int16(e.Reason))
 	return err
+}
+
+// renumber lifts the numbers of all lists above any that was used and forgotten: milliseconds since 1970, more than a shard
+// ever published. The next list of each is a whole one, not a delta to one that nobody has.
+func renumber(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	for _, sql := range []string{`
+		UPDATE crl_piece p
+		SET    number = greatest(p.number, $1)
+		FROM   crl c
+		WHERE  (p.authority, p.epoch, p.part, p.number) = (c.authority, c.epoch, c.part, c.number)`, `
+		UPDATE crl
+		SET    number = greatest(number, $1), base = greatest(base, $1), base_at = to_timestamp(0)`,
+	} {
+		if _, err := tx.Exec(ctx, sql, now.UnixMilli()); err != nil {
+			return fmt.Errorf("lifting the numbers of lists: %w", err)
+		}
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"codeberg.org/dataverket/segl/ca/seal"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/uid"
 )
 
 // Replay hands do everything as it stands at one instant.
@@ -26,8 +27,27 @@ type snapshot struct{ reader }
 // snapshotOf reads everything anew, what a Store remembers included.
 func snapshotOf(tx pgx.Tx) snapshot { return snapshot{readerOf(tx)} }
 
-// Archived implements seal.Snapshot.
-func (s snapshot) Archived(context.Context) (int64, error) { return 0, nil }
+// Left implements seal.Snapshot.
+func (s snapshot) Left(ctx context.Context) (seal.Left, error) {
+	left := seal.Left{Epochs: map[uid.Epoch]bool{}}
+	rows, err := s.q.Query(ctx, `
+		SELECT epoch, coalesce((rows ->> ('fact_e' || epoch))::bigint, 0)
+		FROM   epoch_archive
+		WHERE  dropped_at IS NOT NULL AND restored_at IS NULL`)
+	if err != nil {
+		return left, err
+	}
+	var (
+		epoch int32
+		facts int64
+	)
+	_, err = pgx.ForEachRow(rows, []any{&epoch, &facts}, func() error {
+		left.Epochs[uid.Epoch(epoch)] = true
+		left.Facts += facts
+		return nil
+	})
+	return left, err
+}
 
 // Outcomes implements seal.Snapshot.
 func (s snapshot) Outcomes(ctx context.Context, after cert.Serial, limit int) ([]seal.Ending, error) {

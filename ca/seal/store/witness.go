@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
@@ -63,18 +62,6 @@ func (s *Store) Fence(ctx context.Context) (why string, err error) {
 		err = nil
 	}
 	return why, err
-}
-
-// Raise has everybody stop issuing, for a reason. The first reason stands.
-func (s *Store) Raise(ctx context.Context, why string, now time.Time) error {
-	_, err := s.db.Exec(ctx, `
-		WITH raised AS (
-			INSERT INTO seal_fence (since, why)
-			VALUES ($1, $2)
-			ON     CONFLICT DO NOTHING
-		)
-		SELECT pg_notify('`+FenceChannel+`', '')`, now, why)
-	return err
 }
 
 // FenceChannel is the Postgres channel on which a change of the fence is noticed. It is a hint: who depends on it polls.

@@ -353,7 +353,7 @@ func AcceptGap(ctx context.Context, cfg Config, o GapOptions) (g seal.Gap, done 
 	if err != nil {
 		return g, false, fmt.Errorf("reading the evidence: %w", err)
 	}
-	if g.Lost, err = store.Unknown(ctx, evidence); err != nil {
+	if g.Lost, g.Undone, err = store.Compare(ctx, evidence); err != nil {
 		return g, false, fmt.Errorf("comparing the evidence with the ledger: %w", err)
 	}
 	if o.Confirm != g.Confirmation() {
