@@ -214,7 +214,7 @@ type rig struct {
 	revoked map[string]bool
 }
 
-func newRig(t testing.TB, change func(*web.Config)) *rig {
+func newRig(t testing.TB, change func(*web.Config), more ...web.Door) *rig {
 	t.Helper()
 	r := &rig{ca: newCA(t), log: &bytes.Buffer{}, metrics: prometheus.NewRegistry(), certs: map[string]tls.Certificate{}, revoked: map[string]bool{}}
 	host := r.ca.issue(t, func(c *x509.Certificate) {
@@ -237,7 +237,7 @@ func newRig(t testing.TB, change func(*web.Config)) *rig {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := web.NewServer(cfg, door())
+	s, err := web.NewServer(cfg, append(more, door())...)
 	must(t, err)
 	r.server = s
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -286,9 +286,9 @@ func (r *rig) as(t testing.TB, name string) *http.Client {
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func populated(t testing.TB, change func(*web.Config)) *rig {
+func populated(t testing.TB, change func(*web.Config), more ...web.Door) *rig {
 	t.Helper()
-	r := newRig(t, change)
+	r := newRig(t, change, more...)
 	stranger := newCA(t)
 	r.certs["holder"] = r.ca.issue(t, named(holderID))
 	r.certs["holder over h2"] = r.certs["holder"]
