@@ -152,25 +152,38 @@ type (
 	}
 )
 
-// order takes one name from newOrder to the certificate.
-func (a *account) order(d directory, name string, csr []byte, r *responder) error {
+// A wish is what an order is for.
+type wish struct {
+	names []string
+	csr   []byte
+}
+
+// order takes names from newOrder to the certificate.
+func (a *account) order(d directory, w wish, r *responder) error {
 	// 1. Order.
+	ids := make([]map[string]string, len(w.names))
+	for i, n := range w.names {
+		ids[i] = map[string]string{"type": "dns", "value": n}
+	}
 	var o acmeOrder
-	made, err := a.read(&o, http.StatusCreated, d.NewOrder, map[string]any{
-		"identifiers": []map[string]string{{"type": "dns", "value": name}},
-	})
+	made, err := a.read(&o, http.StatusCreated, d.NewOrder, map[string]any{"identifiers": ids})
 	if err != nil {
 		return err
 	}
-	if len(o.Authorizations) != 1 {
-		return fmt.Errorf("ordering %s: %d authorizations", name, len(o.Authorizations))
+	if len(o.Authorizations) != len(w.names) {
+		return fmt.Errorf("ordering %s: %d authorizations", w.names[0], len(o.Authorizations))
 	}
-	// 2. Prove control, and come back when the server has looked.
-	if err := a.prove(o.Authorizations[0], r); err != nil {
-		return fmt.Errorf("proving control of %s: %w", name, err)
+	// 2. Prove control of what was not proved before, and come back when the server has looked.
+	for i, u := range o.Authorizations {
+		if o.Status != "pending" {
+			break
+		}
+		if err := a.prove(u, r); err != nil {
+			return fmt.Errorf("proving control of %s: %w", w.names[i], err)
+		}
 	}
 	// 3. Finalize, and fetch.
-	if _, err := a.read(&o, http.StatusOK, o.Finalize, map[string]string{"csr": b64(csr)}); err != nil {
+	if _, err := a.read(&o, http.StatusOK, o.Finalize, map[string]string{"csr": b64(w.csr)}); err != nil {
 		return err
 	}
 	err = until(func() (bool, error) {
@@ -181,7 +194,7 @@ func (a *account) order(d directory, name string, csr []byte, r *responder) erro
 		return o.Status == "valid", refused(o.Status, err)
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for the order of %s: %w", name, err)
+		return fmt.Errorf("waiting for the order of %s: %w", w.names[0], err)
 	}
 	_, err = a.post(http.StatusOK, o.Certificate, nil)
 	return err
@@ -243,7 +256,49 @@ func until(done func() (bool, error)) error {
 	}
 }
 
-// acme orders one name a run, through http-01, on an account and a connection of the worker's own.
+// wishFor makes a fresh key's request for names.
+func wishFor(names ...string) (wish, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return wish{}, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: names}, key)
+	return wish{names, csr}, err
+}
+
+// wishes are what the runs of a kind order. Names are of the kind's own, so that no account has proved them before.
+func (s spec) wishes() ([]wish, error) {
+	const many = 100
+	per, letter := 1, "b"
+	if s.Kind == kindACMEMany {
+		per, letter = many, "m"
+	}
+	all := make([]wish, s.Warm+s.Count)
+	for i := range all {
+		names := make([]string, per)
+		for j := range names {
+			names[j] = fmt.Sprintf("%s%06d-%02d.localhost", letter, i, j)
+		}
+		var err error
+		if all[i], err = wishFor(names...); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// repeated is how often one name is ordered by one account: below the limits there are for a name.
+const repeated = 100
+
+// again returns the wish for a worker's nth order: the same name a hundred times, of which the first proves it.
+func again(worker, n int, had wish) (wish, error) {
+	if n%repeated != 0 {
+		return had, nil
+	}
+	return wishFor(fmt.Sprintf("r%02d-%04d.localhost", worker, n/repeated))
+}
+
+// acme takes orders through http-01, each worker on an account and a connection of its own.
 func (s spec) acme() (*job, error) {
 	p, _, err := s.service()
 	if err != nil {
@@ -254,17 +309,9 @@ func (s spec) acme() (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	total := s.Warm + s.Count
-	names, csrs := make([]string, total), make([][]byte, total)
-	for i := range names {
-		names[i] = fmt.Sprintf("b%06d.localhost", i)
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		if csrs[i], err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: names[i : i+1]}, key); err != nil {
-			return nil, err
-		}
+	all, err := s.wishes()
+	if err != nil {
+		return nil, err
 	}
 	r, err := openResponder(s.Port)
 	if err != nil {
@@ -277,9 +324,20 @@ func (s spec) acme() (*job, error) {
 			return nil, fmt.Errorf("opening an account: %w", err)
 		}
 	}
+	had, orders := make([]wish, s.Workers), make([]int, s.Workers) // each worker's own
 	return &job{
 		per: 1,
-		run: func(worker, n int) error { return accounts[worker].order(d, names[n], csrs[n], r) },
+		run: func(worker, n int) (err error) {
+			w := all[n]
+			if s.Kind == kindACMEAgain {
+				if w, err = again(worker, orders[worker], had[worker]); err != nil {
+					return err
+				}
+				had[worker] = w
+				orders[worker]++
+			}
+			return accounts[worker].order(d, w, r)
+		},
 		tally: func(done int, out *outcome) {
 			out.Requests = float64(counted.Load()) / float64(s.Warm+done) // with the few that made the accounts
 		},

@@ -28,7 +28,7 @@ func (s spec) prepare() (*job, error) {
 		return s.ocsp()
 	case kindCRL:
 		return s.crl()
-	case kindACME:
+	case kindACME, kindACMEAgain, kindACMEMany:
 		return s.acme()
 	}
 	return nil, fmt.Errorf("kind %q: not known", s.Kind)
@@ -48,6 +48,8 @@ const (
 	kindOCSPPost  = "ocsp-post"
 	kindCRL       = "crl"
 	kindACME      = "acme"
+	kindACMEAgain = "acme-again" // of a name that the account has proved
+	kindACMEMany  = "acme-many"  // of a hundred names
 )
 
 // replay returns a job that sends the requests in turn, each worker on a connection of its own, and takes want for an

@@ -25,6 +25,8 @@ func operations() []operation {
 		{kind: kindRevoke, name: "revoke", share: 0.1, warm: 64, goal: 25, grows: true, asks: true},
 		{kind: kindCRL, name: "fetch a CRL", share: 0.5, warm: 64, asks: true},
 		{kind: kindACME, name: "ACME order of one name by http-01", share: 0.05, warm: 32, bar: 150, goal: 64, grows: true},
+		{kind: kindACMEAgain, name: "ACME order of a name proved before", share: 0.05, warm: 32, goal: 40, grows: true},
+		{kind: kindACMEMany, name: "ACME order of 100 names by http-01", share: 0.001, warm: 1, goal: 12 * 64, grows: true},
 	}
 }
 
