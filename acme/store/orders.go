@@ -18,8 +18,10 @@ func (s *Store) Orders(ctx context.Context, account, below uid.UID, limit int) (
 	rows, err := s.db.Query(ctx, `
 		SELECT id
 		FROM   acme_order
-		WHERE  account = $1 AND id < $2
-		ORDER  BY id DESC
+		WHERE  account = $1
+		AND    substring(id FROM 1 FOR 6) <= substring($2::bytea FROM 1 FOR 6)
+		AND    id < $2
+		ORDER  BY substring(id FROM 1 FOR 6) DESC, id DESC
 		LIMIT  $3`, account.Bytes(), top, limit)
 	if err != nil {
 		return nil, err
