@@ -59,6 +59,8 @@ type Config struct {
 	Permission Permission
 	// Sealer seals the keys of external accounts. Nil: there are none, and none can be made.
 	Sealer Sealer
+	// MinLifetime is the shortest life of certificates that renew themselves (RFC 8739). Zero: DefaultMinLifetime.
+	MinLifetime time.Duration
 	// Limits bounds how much may be asked. Nil: nothing does.
 	Limits Limits
 	Now    func() time.Time
@@ -118,6 +120,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Attester != nil && c.TrustDomain == "" {
 		return nil, errors.New("making an ACME server: an attester needs a trust domain")
+	}
+	if c.MinLifetime <= 0 {
+		c.MinLifetime = DefaultMinLifetime
 	}
 	if c.NoScope == nil {
 		c.NoScope = ca.ErrNotFound

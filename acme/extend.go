@@ -18,6 +18,9 @@ func (s *Server) extend(ctx context.Context, h Holder, ask NewOrder, o *Order) (
 	if err != nil {
 		return nil, err
 	}
+	if err := s.renews(o, ask); err != nil {
+		return nil, err
+	}
 	if err := s.date(o, ask); err != nil {
 		return nil, err
 	}

@@ -225,6 +225,9 @@ func (s *Server) certify(ctx context.Context, who identity.Caller, o Order) (Ord
 	if err != nil {
 		return Order{}, err
 	}
+	if o, err = s.begin(ctx, o); err != nil {
+		return Order{}, err
+	}
 	c, err := s.Issuer.Issue(ctx, who, ca.Request{
 		Scope: o.Scope, Profile: o.Profile, Origin: ca.Origin{ID: o.ID}, Replaces: o.Replaces.Serial,
 		NotBefore: o.NotBefore, NotAfter: o.NotAfter,

@@ -16,8 +16,9 @@ import (
 // A NewOrder is what newOrder asks (RFC 8555 §7.4).
 type NewOrder struct {
 	Identifiers []Identifier
-	Profile     string // empty: the scope's first
-	Replaces    string // a CertID (RFC 9773 §5); empty: nothing
+	Profile     string       // empty: the scope's first
+	Replaces    string       // a CertID (RFC 9773 §5); empty: nothing
+	AutoRenewal *AutoRenewal // RFC 8739 §3.1.1; nil: none is asked for
 	// Ancestors are the ancestorDomain of each identifier (RFC 9444 §4.3), where one is given; nil: none is.
 	Ancestors           []string
 	NotBefore, NotAfter time.Time // zero: the profile decides
@@ -49,7 +50,8 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 		return Order{}, fmt.Errorf("recording order %s: %w", o.ID, err)
 	}
 	s.memory.made(o)
-	return o, s.approve(ctx, h, &o, approved)
+	err = s.approve(ctx, h, &o, approved)
+	return o, err
 }
 
 func (s *Server) makeOrder(h Holder, list []cert.Name) Order {
@@ -103,7 +105,8 @@ func (s *Server) Order(ctx context.Context, h Holder, id uid.UID) (Order, error)
 	if err != nil {
 		return Order{}, fmt.Errorf("reading order %s: %w", id, err)
 	}
-	return o, nil
+	err = s.stars(ctx, &o)
+	return o, err
 }
 
 // Authorization returns an authorization of h.

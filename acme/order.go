@@ -21,6 +21,7 @@ const (
 	Valid       Status = "valid"
 	Invalid     Status = "invalid"
 	Deactivated Status = "deactivated"
+	Canceled    Status = "canceled" // RFC 8739 §3.1.2
 	Expired     Status = "expired"
 )
 
@@ -35,7 +36,9 @@ type Order struct {
 	Expires        time.Time
 	NotBefore      time.Time // what was asked of the certificate (RFC 8555 §7.4); zero: the profile decides
 	NotAfter       time.Time
-	Replaces       CertID // the certificate that its own is to succeed (RFC 9773 §5), or zero
+	AutoRenewal    *AutoRenewal // how it renews itself (RFC 8739); nil: it does not
+	Canceled       time.Time    // of one that renewed itself: zero while it does
+	Replaces       CertID       // the certificate that its own is to succeed (RFC 9773 §5), or zero
 
 	Orphan bool // its account was deactivated: nothing more is done for it (RFC 8555 §7.3.6)
 
@@ -55,6 +58,8 @@ type Finalization struct {
 // Status computes the order's status (RFC 8555 §7.1.6).
 func (o Order) Status(now time.Time) Status {
 	switch {
+	case !o.Canceled.IsZero():
+		return Canceled
 	case !o.Certificate.IsZero():
 		return Valid
 	case o.Failure != nil:

@@ -15,47 +15,55 @@ type ErrorType string
 
 // The error types of RFC 8555 §6.7 (and RFC 9773 §7.4 for alreadyReplaced, a draft for invalidProfile), in the order of its table.
 const (
-	AccountDoesNotExist     ErrorType = "accountDoesNotExist"
-	AlreadyReplaced         ErrorType = "alreadyReplaced"
-	AlreadyRevoked          ErrorType = "alreadyRevoked"
-	BadAttestationStatement ErrorType = "badAttestationStatement" // draft-ietf-acme-device-attest
-	BadCSR                  ErrorType = "badCSR"
-	BadNonce                ErrorType = "badNonce"
-	BadPublicKey            ErrorType = "badPublicKey"
-	BadRevocationReason     ErrorType = "badRevocationReason"
-	BadSignatureAlgorithm   ErrorType = "badSignatureAlgorithm"
-	CAA                     ErrorType = "caa"
-	Compound                ErrorType = "compound"
-	Connection              ErrorType = "connection"
-	DNS                     ErrorType = "dns"
-	ExternalAccountRequired ErrorType = "externalAccountRequired"
-	IncorrectResponse       ErrorType = "incorrectResponse"
-	InvalidContact          ErrorType = "invalidContact"
-	InvalidProfile          ErrorType = "invalidProfile" // draft-ietf-acme-profiles §6
-	Malformed               ErrorType = "malformed"
-	OrderNotReady           ErrorType = "orderNotReady"
-	RateLimited             ErrorType = "rateLimited"
-	RejectedIdentifier      ErrorType = "rejectedIdentifier"
-	ServerInternal          ErrorType = "serverInternal"
-	TLS                     ErrorType = "tls"
-	Unauthorized            ErrorType = "unauthorized"
-	UnsupportedContact      ErrorType = "unsupportedContact"
-	UnsupportedIdentifier   ErrorType = "unsupportedIdentifier"
-	UserActionRequired      ErrorType = "userActionRequired"
+	AccountDoesNotExist               ErrorType = "accountDoesNotExist"
+	AlreadyReplaced                   ErrorType = "alreadyReplaced"
+	AlreadyRevoked                    ErrorType = "alreadyRevoked"
+	BadAttestationStatement           ErrorType = "badAttestationStatement" // draft-ietf-acme-device-attest
+	AutoRenewalCanceled               ErrorType = "autoRenewalCanceled"     // RFC 8739 §3.1.2, as the three below
+	AutoRenewalCancellationInvalid    ErrorType = "autoRenewalCancellationInvalid"
+	AutoRenewalExpired                ErrorType = "autoRenewalExpired"
+	AutoRenewalRevocationNotSupported ErrorType = "autoRenewalRevocationNotSupported"
+	BadCSR                            ErrorType = "badCSR"
+	BadNonce                          ErrorType = "badNonce"
+	BadPublicKey                      ErrorType = "badPublicKey"
+	BadRevocationReason               ErrorType = "badRevocationReason"
+	BadSignatureAlgorithm             ErrorType = "badSignatureAlgorithm"
+	CAA                               ErrorType = "caa"
+	Compound                          ErrorType = "compound"
+	Connection                        ErrorType = "connection"
+	DNS                               ErrorType = "dns"
+	ExternalAccountRequired           ErrorType = "externalAccountRequired"
+	IncorrectResponse                 ErrorType = "incorrectResponse"
+	InvalidContact                    ErrorType = "invalidContact"
+	InvalidProfile                    ErrorType = "invalidProfile" // draft-ietf-acme-profiles §6
+	Malformed                         ErrorType = "malformed"
+	OrderNotReady                     ErrorType = "orderNotReady"
+	RateLimited                       ErrorType = "rateLimited"
+	RejectedIdentifier                ErrorType = "rejectedIdentifier"
+	ServerInternal                    ErrorType = "serverInternal"
+	TLS                               ErrorType = "tls"
+	Unauthorized                      ErrorType = "unauthorized"
+	UnsupportedContact                ErrorType = "unsupportedContact"
+	UnsupportedIdentifier             ErrorType = "unsupportedIdentifier"
+	UserActionRequired                ErrorType = "userActionRequired"
 )
 
 const urn = "urn:ietf:params:acme:error:"
 
 // statuses are the HTTP statuses that differ from 400 (RFC 8555 §6.7 leaves all but a few to the server).
 var statuses = map[ErrorType]int{
-	CAA:                     http.StatusForbidden,
-	Unauthorized:            http.StatusForbidden,
-	UserActionRequired:      http.StatusForbidden, // RFC 8555 §7.3.3
-	ExternalAccountRequired: http.StatusForbidden,
-	OrderNotReady:           http.StatusForbidden, // RFC 8555 §7.4
-	RateLimited:             http.StatusTooManyRequests,
-	AlreadyReplaced:         http.StatusConflict, // RFC 9773 §5
-	ServerInternal:          http.StatusInternalServerError,
+	CAA:                               http.StatusForbidden,
+	Unauthorized:                      http.StatusForbidden,
+	UserActionRequired:                http.StatusForbidden, // RFC 8555 §7.3.3
+	ExternalAccountRequired:           http.StatusForbidden,
+	OrderNotReady:                     http.StatusForbidden, // RFC 8555 §7.4
+	RateLimited:                       http.StatusTooManyRequests,
+	AutoRenewalCanceled:               http.StatusForbidden,
+	AutoRenewalCancellationInvalid:    http.StatusForbidden,
+	AutoRenewalExpired:                http.StatusForbidden,
+	AutoRenewalRevocationNotSupported: http.StatusForbidden,
+	AlreadyReplaced:                   http.StatusConflict, // RFC 9773 §5
+	ServerInternal:                    http.StatusInternalServerError,
 }
 
 // A Problem is a refusal as a client sees it: RFC 9457's members, with RFC 8555 §6.7.1's subproblems. It is the error that

@@ -125,6 +125,9 @@ func (s *Server) revocable(ctx context.Context, scope identity.Scope, r Revocati
 }
 
 func (s *Server) revoke(ctx context.Context, who identity.Caller, c ca.Certificate, why cert.Reason) error {
+	if err := s.revocableTerm(ctx, c); err != nil {
+		return err
+	}
 	_, err := s.Issuer.Revoke(ctx, who, c.Serial, why)
 	switch {
 	case errors.Is(err, ca.ErrAlreadyRevoked):

@@ -88,6 +88,7 @@ type Store interface {
 	Bindings
 	Settings
 	Agreements
+	Stars
 
 	// Note records facts that belong to nothing else.
 	Note(ctx context.Context, facts ...audit.Fact) error

@@ -39,3 +39,41 @@ CREATE TABLE limit_override (
     CONSTRAINT limit_override_scope_exists FOREIGN KEY (scope) REFERENCES scope (id)
 );
 COMMENT ON TABLE limit_override IS 'Rates of a scope, and of those below it that have none of their own, in place of the usual ones.';
+
+-- Orders that renew themselves (RFC 8739). The first certificate is the order's own; each later one is of a term, whose
+-- identifier comes from the order's, the term's number and when it is due.
+CREATE TABLE acme_star (
+    order_id    bytea       NOT NULL,
+    account     bytea       NOT NULL,
+    profile     text        NOT NULL,
+    names       text[]      NOT NULL,
+    key         bytea       NOT NULL,
+    start_at    timestamptz NOT NULL,
+    end_at      timestamptz NOT NULL,
+    lifetime    integer     NOT NULL,
+    adjust      integer     NOT NULL,
+    allow_get   boolean     NOT NULL,
+    term        integer     NOT NULL,
+    next_at     timestamptz NULL,
+    canceled_at timestamptz NULL,
+    problem     jsonb       NULL,
+    CONSTRAINT acme_star_pk PRIMARY KEY (order_id),
+    CONSTRAINT acme_star_account_exists FOREIGN KEY (account) REFERENCES acme_account (id),
+    CONSTRAINT acme_star_ends_after_it_begins CHECK (end_at > start_at),
+    CONSTRAINT acme_star_lifetime_exceeds_adjustment CHECK (adjust >= 0 AND lifetime > adjust),
+    CONSTRAINT acme_star_nothing_is_next_once_it_is_over CHECK (next_at IS NULL OR (canceled_at IS NULL AND problem IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX acme_star_due ON acme_star (next_at) WHERE next_at IS NOT NULL;
+COMMENT ON TABLE acme_star IS 'Orders that renew themselves, from their finalization on: what to issue, which term is next (the first was 0), and when it
+is due; NULL: none is, because all were issued, the order was canceled, or a rule refused (problem).';
+
+ALTER TABLE acme_order ADD COLUMN auto_renewal jsonb NULL;
+COMMENT ON COLUMN acme_order.auto_renewal IS 'How an order is to renew itself (RFC 8739 section 3.1.1).';
+
+INSERT INTO epoch_table (parent, kind, reference)
+VALUES ('origin', 36, NULL);
+
+SELECT make_epoch(substring(c.relname FROM '_s(\d+)_e')::integer, substring(c.relname FROM '_e(\d+)$')::integer)
+FROM   pg_inherits h
+JOIN   pg_class c ON c.oid = h.inhrelid
+WHERE  h.inhparent = 'intent'::regclass;

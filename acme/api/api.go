@@ -43,6 +43,7 @@ func Door(c Config) web.Door {
 		get("/acme/{tenant}/{project}/{environment}/directory", "The ACME directory of an environment.", d.directory),
 		get(below+newNonce, "A fresh nonce (RFC 8555 §7.2).", d.newNonce),
 		get(below+renewalInfoAt+"/{certid}", "When a certificate is best renewed (RFC 9773 §4.1).", d.renewalInfo),
+		get(below+starAt+"/{id}", "Fetch the current certificate of an order that renews itself (RFC 8739 §3.4).", d.getStarCertificate),
 		get(below+limitsAt, "How often what may be done here (RFC 8555 §6.6).", d.limits),
 	}
 	for _, r := range []struct {
@@ -60,12 +61,15 @@ func Door(c Config) web.Door {
 		{"order/{id}/finalize", "Ask for an order's certificate (RFC 8555 §7.4).", d.finalize},
 		{"authz/{id}", "Read or deactivate an authorization (RFC 8555 §7.5).", d.authorization},
 		{"chall/{id}/{method}", "Read a challenge, or say that it is ready (RFC 8555 §7.5.1).", d.challenge},
+		{starAt + "/{id}", "Fetch the current certificate of an order that renews itself (RFC 8739 §3.3).", d.starCertificate},
 		{"cert/{id}", "Fetch an order's certificate (RFC 8555 §7.4.2).", d.certificate},
 		{"cert/{id}/{chain}", "Fetch an order's certificate with another chain (RFC 8555 §7.4.2).", d.certificate},
 	} {
 		routes = append(routes,
-			web.Route{Method: http.MethodPost, Path: below + r.path, Summary: r.summary, Access: web.Anyone, MaxBody: jws.MaxSize, Handler: d.post(r.act)},
-			get(below+r.path, "Refused: resources are read with POST-as-GET.", d.refuseGet))
+			web.Route{Method: http.MethodPost, Path: below + r.path, Summary: r.summary, Access: web.Anyone, MaxBody: jws.MaxSize, Handler: d.post(r.act)})
+		if r.path != starAt+"/{id}" { // which may be read by anybody, where its order says so
+			routes = append(routes, get(below+r.path, "Refused: resources are read with POST-as-GET.", d.refuseGet))
+		}
 	}
 	return web.Door{Routes: routes}
 }
@@ -87,6 +91,7 @@ const (
 
 	renewalInfoAt = "renewal-info"
 	limitsAt      = "limits"
+	starAt        = "star-cert"
 )
 
 // serves reports whether s has its directory at this door.
@@ -118,6 +123,7 @@ func (p places) account(id uid.UID) string { return p.of("acct/" + id.String()) 
 func (p places) order(id uid.UID) string   { return p.of("order/" + id.String()) }
 func (p places) authz(id uid.UID) string   { return p.of("authz/" + id.String()) }
 func (p places) cert(id uid.UID) string    { return p.of("cert/" + id.String()) }
+func (p places) star(id uid.UID) string    { return p.of(starAt + "/" + id.String()) }
 
 // chain is the URL of the certificate of an order with its nth chain.
 func (p places) chain(order uid.UID, n int) string {

@@ -32,6 +32,8 @@ type meta struct {
 	CAAIdentities []string `json:"caaIdentities,omitempty"`
 	// Profiles: draft-ietf-acme-profiles §3: "A map of profile names to human-readable descriptions of those profiles."
 	Profiles map[string]string `json:"profiles,omitempty"`
+	// AutoRenewal: RFC 8739 §3.2.
+	AutoRenewal *autoRenewal `json:"auto-renewal,omitempty"`
 }
 
 func (d *door) directory(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
@@ -63,7 +65,7 @@ func (d *door) meta(ctx context.Context, scope identity.Scope) (meta, error) {
 	if err != nil {
 		return meta{}, err
 	}
-	out := meta{TermsOfService: d.Server.Terms, CAAIdentities: d.Server.Identities, SubdomainAuthAllowed: true, ExternalAccountRequired: *v.BindingRequired}
+	out := meta{TermsOfService: d.Server.Terms, CAAIdentities: d.Server.Identities, SubdomainAuthAllowed: true, ExternalAccountRequired: *v.BindingRequired, AutoRenewal: d.renews()}
 	out.Profiles, err = d.Server.Profiles(ctx, scope)
 	return out, err
 }

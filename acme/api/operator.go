@@ -205,13 +205,13 @@ func (o *office) setting(ctx context.Context, _ identity.Caller, in SettingReque
 	return Settings{Scope: in.Scope.String(), BindingRequired: *now.BindingRequired, Profiles: now.Profiles, Own: Declares{own.BindingRequired, own.Profiles}}, nil
 }
 
-// SetRequest replaces what a scope says itself. What is absent is as the scope above says.
-type SetRequest struct {
+// A SettingsRequest replaces what a scope says itself. What is absent is as the scope above says.
+type SettingsRequest struct {
 	place
 	Declares
 }
 
-func (o *office) set(ctx context.Context, who identity.Caller, in SetRequest) (Settings, error) {
+func (o *office) set(ctx context.Context, who identity.Caller, in SettingsRequest) (Settings, error) {
 	if err := o.server.Set(ctx, who, in.Scope, acme.Setting{BindingRequired: in.BindingRequired, Profiles: in.Profiles}); err != nil {
 		return Settings{}, err
 	}

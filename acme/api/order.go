@@ -32,17 +32,19 @@ func identifier(r *request) (uid.UID, error) {
 
 // order is RFC 8555 §7.1.3.
 type order struct {
-	Status         acme.Status       `json:"status"`
-	Expires        string            `json:"expires"`
-	Identifiers    []acme.Identifier `json:"identifiers"`
-	Authorizations []string          `json:"authorizations"`
-	Finalize       string            `json:"finalize"`
-	Certificate    string            `json:"certificate,omitempty"`
-	Profile        string            `json:"profile,omitempty"`  // draft-ietf-acme-profiles §4
-	Replaces       string            `json:"replaces,omitempty"` // RFC 9773 §5
-	NotBefore      string            `json:"notBefore,omitempty"`
-	NotAfter       string            `json:"notAfter,omitempty"`
-	Error          *acme.Problem     `json:"error,omitempty"`
+	Status          acme.Status       `json:"status"`
+	Expires         string            `json:"expires"`
+	Identifiers     []acme.Identifier `json:"identifiers"`
+	Authorizations  []string          `json:"authorizations"`
+	Finalize        string            `json:"finalize"`
+	Certificate     string            `json:"certificate,omitempty"`
+	Profile         string            `json:"profile,omitempty"`          // draft-ietf-acme-profiles §4
+	Replaces        string            `json:"replaces,omitempty"`         // RFC 9773 §5
+	AutoRenewal     *acme.AutoRenewal `json:"auto-renewal,omitempty"`     // RFC 8739 §3.1.1
+	StarCertificate string            `json:"star-certificate,omitempty"` // RFC 8739 §3.3: in place of certificate
+	NotBefore       string            `json:"notBefore,omitempty"`
+	NotAfter        string            `json:"notAfter,omitempty"`
+	Error           *acme.Problem     `json:"error,omitempty"`
 }
 
 // showOrder answers with o. Every answer about an order says where it is.
@@ -61,10 +63,13 @@ func (d *door) showOrder(r *request, o acme.Order) answer {
 	}
 	out.NotBefore, out.NotAfter = dateOrNone(o.NotBefore), dateOrNone(o.NotAfter)
 	a := answer{location: r.at.order(o.ID)}
-	switch out.Status {
-	case acme.Valid:
+	out.AutoRenewal = o.AutoRenewal
+	switch {
+	case o.AutoRenewal != nil && out.Status == acme.Valid:
+		out.StarCertificate = r.at.star(o.ID)
+	case out.Status == acme.Valid:
 		out.Certificate = r.at.cert(o.ID)
-	case acme.Processing:
+	case out.Status == acme.Processing:
 		a.retryAfter = pollAfter // RFC 8555 §7.4: "The server … MAY include a Retry-After header field"
 	}
 	a.body = out
@@ -103,11 +108,12 @@ func (d *door) newOrder(ctx context.Context, r *request) (answer, error) {
 		return answer{}, err
 	}
 	var in struct {
-		Identifiers []wanted `json:"identifiers"`
-		NotBefore   string   `json:"notBefore"`
-		NotAfter    string   `json:"notAfter"`
-		Profile     string   `json:"profile"`
-		Replaces    string   `json:"replaces"`
+		Identifiers []wanted          `json:"identifiers"`
+		NotBefore   string            `json:"notBefore"`
+		NotAfter    string            `json:"notAfter"`
+		Profile     string            `json:"profile"`
+		Replaces    string            `json:"replaces"`
+		AutoRenewal *acme.AutoRenewal `json:"auto-renewal"`
 	}
 	if err := jws.Decode(r.jws.Payload, &in); err != nil {
 		return answer{}, err
@@ -117,7 +123,7 @@ func (d *door) newOrder(ctx context.Context, r *request) (answer, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return answer{}, err
 	}
-	ask := acme.NewOrder{Profile: in.Profile, Replaces: in.Replaces, NotBefore: from, NotAfter: to}
+	ask := acme.NewOrder{Profile: in.Profile, Replaces: in.Replaces, AutoRenewal: in.AutoRenewal, NotBefore: from, NotAfter: to}
 	for _, w := range in.Identifiers {
 		ask.Identifiers, ask.Ancestors = append(ask.Identifiers, w.Identifier), append(ask.Ancestors, w.AncestorDomain)
 	}
@@ -142,9 +148,15 @@ func (d *door) reading(ctx context.Context, r *request) (uid.UID, error) {
 }
 
 func (d *door) order(ctx context.Context, r *request) (answer, error) {
-	id, err := d.reading(ctx, r)
+	if err := d.admit(ctx, r); err != nil {
+		return answer{}, err
+	}
+	id, err := identifier(r)
 	if err != nil {
 		return answer{}, err
+	}
+	if len(r.jws.Payload) > 0 {
+		return d.cancel(ctx, r, id)
 	}
 	o, err := d.Server.Order(ctx, r.holder(), id)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/acme/jws"
+	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -41,8 +42,9 @@ type answer struct {
 	next       string   // Link relation "next"
 	alternates []string // Link relation "alternate"
 	retryAfter time.Duration
-	body       any    // JSON
-	pem        []byte // or a certificate chain
+	body       any             // JSON
+	pem        []byte          // or a certificate chain
+	current    *ca.Certificate // that the chain is of, where its URL will have another one later
 }
 
 // An action serves one resource for an account. Those that take a key in the header say so.
@@ -149,6 +151,9 @@ func (a answer) write(w http.ResponseWriter) error {
 		h.Set("Retry-After", seconds(a.retryAfter))
 	}
 	status := max(a.status, http.StatusOK)
+	if a.current != nil {
+		current(h, *a.current)
+	}
 	if a.pem != nil {
 		h.Set("Content-Type", "application/pem-certificate-chain") // RFC 8555 §9.1
 		w.WriteHeader(status)

@@ -24,6 +24,7 @@ type orderColumns struct {
 	id, account, authorizations [][]byte
 	expires                     []time.Time
 	profile, names, replaces    []string
+	autoRenewal                 []string
 	notBefore, notAfter         []*time.Time
 	first, last                 []int32
 }
@@ -31,6 +32,7 @@ type orderColumns struct {
 func (c *orderColumns) add(o acme.Order) {
 	c.id, c.account, c.expires = append(c.id, o.ID.Bytes()), append(c.account, o.Account.Bytes()), append(c.expires, o.Expires)
 	c.profile, c.replaces = append(c.profile, o.Profile), append(c.replaces, replaces(o))
+	c.autoRenewal = append(c.autoRenewal, renewal(o))
 	c.notBefore, c.notAfter = append(c.notBefore, orNull(o.NotBefore)), append(c.notAfter, orNull(o.NotAfter))
 	c.first = append(c.first, int32(len(c.names)+1)) //nolint:gosec // at most groupSize orders of cert.MaxNames
 	for i, a := range o.Authorizations {
@@ -41,12 +43,12 @@ func (c *orderColumns) add(o acme.Order) {
 
 func (c *orderColumns) queue(b *pgx.Batch, week string) {
 	b.Queue(`
-		INSERT INTO acme_order`+week+` (id, account, expires_at, profile, names, authorizations, not_before, not_after, replaces)
+		INSERT INTO acme_order`+week+` (id, account, expires_at, profile, names, authorizations, not_before, not_after, replaces, auto_renewal)
 		SELECT o.id, o.account, o.expires_at, o.profile, ($10::text[])[o.first:o.last], ($11::bytea[])[o.first:o.last],
-		       o.not_before, o.not_after, nullif(o.replaces, '')
-		FROM   unnest($1::bytea[], $2::bytea[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::integer[], $9::integer[])
-		       AS o (id, account, expires_at, profile, not_before, not_after, replaces, first, last)`,
-		c.id, c.account, c.expires, c.profile, c.notBefore, c.notAfter, c.replaces, c.first, c.last, c.names, c.authorizations)
+		       o.not_before, o.not_after, nullif(o.replaces, ''), nullif(o.auto_renewal, '')::jsonb
+		FROM   unnest($1::bytea[], $2::bytea[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::integer[], $9::integer[], $12::text[])
+		       AS o (id, account, expires_at, profile, not_before, not_after, replaces, first, last, auto_renewal)`,
+		c.id, c.account, c.expires, c.profile, c.notBefore, c.notAfter, c.replaces, c.first, c.last, c.names, c.authorizations, c.autoRenewal)
 }
 
 // createOrders records orders that came together, with their fresh authorizations: a statement each for each week.
@@ -105,6 +107,7 @@ type orderRow struct {
 	NotBefore   *time.Time
 	NotAfter    *time.Time
 	Replaces    *string
+	AutoRenewal []byte
 	Orphan      bool
 	FinalizedAt *time.Time
 	Key         []byte
@@ -115,7 +118,7 @@ type orderRow struct {
 // selectOrder reads an order with its fate. It names the identifier everywhere, so that one partition of each table is
 // opened. One attempt at most of an origin was signed, the last.
 const selectOrder = `
-	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, o.not_before, o.not_after, o.replaces, a.ended, f.at, f.key, x.problem, u.serial
+	SELECT o.id, o.account, s.path, o.expires_at, o.profile, o.names, o.not_before, o.not_after, o.replaces, o.auto_renewal, a.ended, f.at, f.key, x.problem, u.serial
 	FROM   acme_order o
 	CROSS  JOIN LATERAL (
 	           SELECT d.scope, d.deactivated_at IS NOT NULL AS ended
@@ -166,6 +169,11 @@ func (r orderRow) order() (acme.Order, error) {
 	}
 	o := acme.Order{ID: id, Account: account[0], Scope: scope, Profile: r.Profile, Expires: r.ExpiresAt.UTC()}
 	o.NotBefore, o.NotAfter, o.Orphan = orZero(r.NotBefore), orZero(r.NotAfter), r.Orphan
+	if r.AutoRenewal != nil {
+		if err := json.Unmarshal(r.AutoRenewal, &o.AutoRenewal); err != nil {
+			return acme.Order{}, fmt.Errorf("reading order %s: %w", id, err)
+		}
+	}
 	if r.Replaces != nil {
 		if o.Replaces, err = acme.ParseCertID(*r.Replaces); err != nil {
 			return acme.Order{}, fmt.Errorf("reading order %s: %w", id, err)

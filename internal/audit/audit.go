@@ -40,7 +40,8 @@ const (
 	AuthorizationEnded = "authorization.end"
 	Order              = "order.create"           // only ever refused: an order is its own row
 	Validate           = "authorization.validate" // likewise
-	Approve            = "authorization.approve"  // a name that an external account key spares its accounts the proof of
+	OrderCanceled      = "order.cancel"
+	Approve            = "authorization.approve" // a name that an external account key spares its accounts the proof of
 	BindingMade        = "binding.create"
 	BindingUsed        = "binding.use"
 	BindingRevoked     = "binding.revoke"
@@ -84,7 +85,7 @@ func RefusalColumns(facts ...Fact) []any {
 	request := make([]string, len(facts))
 	for i, f := range facts {
 		if f.Refused {
-			request[i] = clip(f.Who.Request)
+			request[i] = Clip(f.Who.Request)
 		}
 	}
 	return append(Columns(facts...), request)
@@ -98,7 +99,7 @@ func Columns(facts ...Fact) []any {
 	subject, why := make([]string, n), make([]string, n)
 	for i, f := range facts {
 		at[i], scope[i], allowed[i], what[i] = f.At, f.Scope.String(), !f.Refused, f.What
-		actor[i], act[i], subject[i], why[i] = clip(f.Who.Actor), clip(f.Who.Act), clip(f.Subject), clip(f.Why)
+		actor[i], act[i], subject[i], why[i] = Clip(f.Who.Actor), Clip(f.Who.Act), Clip(f.Subject), Clip(f.Why)
 		if !f.Serial.IsZero() {
 			serial[i] = f.Serial.Bytes()
 		}
@@ -106,9 +107,9 @@ func Columns(facts ...Fact) []any {
 	return []any{at, scope, allowed, what, actor, act, serial, subject, why}
 }
 
-// clip bounds what a stranger can write into the ledger, and makes it text as Postgres takes it: UTF-8 without NUL. A
+// Clip bounds what a stranger can write into the ledger, and makes it text as Postgres takes it: UTF-8 without NUL. A
 // refusal must not fail for what was refused.
-func clip(s string) string {
+func Clip(s string) string {
 	const most = 256
 	s = s[:min(most, len(s))]
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")

@@ -33,7 +33,7 @@ func (s *Server) openACME(context.Context) error {
 	side := &acmeSide{store: store.New(s.db, s.now), limits: limits.New(s.db, s.now, s.cfg.limited(acme.LimitsDefined()))}
 	side.server, err = acme.New(acme.Config{
 		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, NoScope: tenancy.ErrNotFound, //nolint:gosec // checked
-		Validator: prove.world, Permission: prove.world, Attester: prove.attester, TrustDomain: s.cfg.TrustDomain,
+		Validator: prove.world, Permission: prove.permission, Attester: prove.attester, TrustDomain: s.cfg.TrustDomain,
 		Retries: s.cfg.ACME.Retries, Drafts: prove.drafts, Identities: s.cfg.ACME.CAA.Identities, AccountURL: s.cfg.URLs.accountURL, Now: s.now, Log: s.log,
 		Sealer: s.keyring, Limits: side.limits, Terms: s.cfg.ACME.Terms,
 	})
@@ -45,6 +45,7 @@ func (s *Server) openACME(context.Context) error {
 	side.operator = acmeapi.Door(acmeapi.Config{Server: side.server, Base: s.cfg.URLs.Operator, Platform: true})
 	side.office = acmeapi.Operator(side.server, below())
 	s.duties = append(s.duties,
+		duty.Duty{Name: "acme-star", Every: 10 * time.Second, Once: func(ctx context.Context, _ int64) error { return side.server.RenewStars(ctx) }},
 		duty.Duty{Name: "limits-sweep", Every: time.Minute, Once: func(ctx context.Context, _ int64) error { return side.limits.Sweep(ctx) }},
 		duty.Duty{Name: "acme-recover", Every: 10 * time.Second, Once: func(ctx context.Context, _ int64) error { return side.server.Recover(ctx) }},
 		duty.Duty{Name: "acme-sweep", Every: time.Minute, Once: func(ctx context.Context, _ int64) error { return side.server.Sweep(ctx) }},
@@ -59,8 +60,12 @@ func (a *acmeSide) run(ctx context.Context, wait *sync.WaitGroup) {
 
 // own are our listeners: validation never connects to them.
 func (l *listeners) own() []netip.AddrPort {
+	return addressesOf(l.service, l.operator, l.public, l.private)
+}
+
+func addressesOf(all ...net.Listener) []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, ln := range []net.Listener{l.service, l.operator, l.public, l.private} {
+	for _, ln := range all {
 		if a, err := netip.ParseAddrPort(ln.Addr().String()); err == nil {
 			out = append(out, a)
 		}
