@@ -35,9 +35,10 @@ func (a *ACME) validation(own []netip.AddrPort, loopback bool, now func() time.T
 
 // A proving is all by which names are proved.
 type proving struct {
-	world    *watched
-	attester acme.Attester // nil: nobody's statements count
-	drafts   []acme.Method
+	world      *watched
+	permission acme.Permission // nil: owners are not asked
+	attester   acme.Attester   // nil: nobody's statements count
+	drafts     []acme.Method
 }
 
 func (s *Server) openProving() (proving, error) {
@@ -54,6 +55,9 @@ func (s *Server) openProving() (proving, error) {
 		return proving{}, fmt.Errorf("preparing ACME validation: %w", err)
 	}
 	p := proving{world: watch(all, s.registry)}
+	if len(s.cfg.ACME.CAA.Identities) > 0 {
+		p.permission = p.world
+	}
 	if p.drafts, err = s.cfg.ACME.drafts(); err != nil {
 		return proving{}, err
 	}

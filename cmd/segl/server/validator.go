@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/acme/remote"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
@@ -31,7 +32,8 @@ type ValidatorConfig struct {
 	Roots string `yaml:"roots"`
 	// Sites are the SPIFFE IDs of those who may ask, identities of the platform.
 	Sites []string `yaml:"sites"`
-	// ACME says how validation reaches out from here: ports, resolver, ranges, scopes and CAA, as in `segl serve`.
+	// ACME says how validation reaches out from here: ports, resolver, ranges, scopes and CAA, as in `segl serve`. Give it the
+	// asking sites' caa.identities: without them it finds no permission for anybody.
 	ACME ACME `yaml:"acme"`
 }
 
@@ -127,7 +129,7 @@ func (c ValidatorConfig) run(ctx context.Context, log *slog.Logger, loopback boo
 		return errors.Join(err, ln.Close())
 	}
 	srv := &http.Server{
-		Handler: remote.Handler(v), TLSConfig: tlsConfig, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		Handler: remote.Handler(c.prover(v)), TLSConfig: tlsConfig, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 40 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	var wait sync.WaitGroup
@@ -149,6 +151,22 @@ func (c ValidatorConfig) run(ctx context.Context, log *slog.Logger, loopback boo
 		return fmt.Errorf("answering at %s: %w", c.Listen, err)
 	}
 	return nil
+}
+
+// prover returns what answers: v, unless it could not know whom records would have to name.
+func (c ValidatorConfig) prover(v remote.Prover) remote.Prover {
+	if len(c.ACME.CAA.Identities) > 0 {
+		return v
+	}
+	return nameless{v}
+}
+
+// nameless is a prover that nobody's record can name: it must not be taken to have found a permission.
+type nameless struct{ remote.Prover }
+
+// Permit implements acme.Permission.
+func (nameless) Permit(context.Context, acme.Check) *acme.Problem {
+	return acme.NewProblem(acme.ServerInternal, "a perspective has no acme.caa.identities, by which owners would name us: it finds no permission")
 }
 
 // check refuses what cannot work.

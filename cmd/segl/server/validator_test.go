@@ -137,6 +137,10 @@ func TestAValidatorAnswersTheSitesItKnows(t *testing.T) {
 	if got, err := p.Validate(t.Context(), c); err != nil || got == nil || got.Type != acme.IncorrectResponse {
 		t.Errorf("found %v, %v", got, err)
 	}
+	// Whoever no record can name finds no permission.
+	if got, err := p.Permit(t.Context(), c); err != nil || got == nil || !strings.Contains(got.Detail, "identities") {
+		t.Errorf("permitted: %v, %v", got, err)
+	}
 	// What the perspective's own rules forbid, it does not see.
 	dns.Add(t, "a.test. 0 IN A 127.0.0.1")
 	c.Method = acme.HTTP01
