@@ -146,6 +146,12 @@ func (a *CA) attempt(ctx context.Context, who identity.Caller, req Request, pl p
 	if err := pl.authority.holds(v.NotBefore, v.NotAfter); err != nil {
 		return Certificate{}, err
 	}
+	if a.Parts != nil {
+		var err error
+		if v.Parts, err = a.Parts(ctx, pl.authority.ID, v.Serial.Epoch()); err != nil {
+			return Certificate{}, fmt.Errorf("finding the list of %s: %w", v.Serial, err)
+		}
+	}
 	pl.attempt = attempt
 	return a.cycle(ctx, who, req, pl, v)
 }

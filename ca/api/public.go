@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"strings"
@@ -25,10 +26,10 @@ import (
 // PublicConfig is what the public door is made of: everything relying parties fetch over plain HTTP. All of it is signed,
 // or public.
 type PublicConfig struct {
-	CA       *ca.CA
-	Lists    http.Handler                              // of what was revoked, one a shard: ca/crl
-	AllLists func(ctx context.Context) ([]byte, error) // every authority's, in PEM
-	OCSP     http.Handler
+	CA     *ca.CA
+	Lists  http.Handler                               // of what was revoked, one a shard: ca/crl
+	Bundle func(ctx context.Context) (Bundle, error) // every authority's
+	OCSP   http.Handler
 	Below    web.Table // the problems of what the CA stands on
 }
 
@@ -48,15 +49,34 @@ func Public(p PublicConfig) web.Door {
 	}}
 }
 
+// A Bundle is lists in PEM, as long as they are.
+type Bundle interface {
+	// Tag changes with every list in it.
+	Tag() string
+	// Write writes them.
+	Write(ctx context.Context, w io.Writer) error
+}
+
 func (p *PublicConfig) lists(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
-	b, err := p.AllLists(r.Context())
+	b, err := p.Bundle(r.Context())
 	if err != nil {
 		return &web.Fault{
 			Status: http.StatusServiceUnavailable, Name: "lists-missing", Title: "Not every list is there",
 			Detail: "a list is missing or has ended; an incomplete file would refuse good certificates", Remedy: "ask again shortly", Cause: err,
 		}
 	}
-	return serve(w, r, file{b, "application/x-pem-file", time.Minute})
+	h := w.Header()
+	h.Set("ETag", `"`+b.Tag()+`"`)
+	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(time.Minute.Seconds())))
+	if r.Header.Get("If-None-Match") == h.Get("ETag") {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	h.Set("Content-Type", "application/x-pem-file")
+	if err := b.Write(r.Context(), w); err != nil {
+		panic(http.ErrAbortHandler) // a part of the lists: the connection is all that can say so
+	}
+	return nil
 }
 
 // issuer serves what authorityInfoAccess names (RFC 5280 §4.2.2.1): "a single DER encoded certificate", application/pkix-cert.

@@ -1,75 +1,12 @@
 package crl
 
 import (
-	"bytes"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
-
-	"codeberg.org/dataverket/segl/internal/cert"
 )
-
-// entries are revokedCertificates, encoded one behind the other as they come, so that a list takes the memory of its bytes.
-//
-//	SEQUENCE { userCertificate INTEGER, revocationDate Time, crlEntryExtensions Extensions OPTIONAL }
-//
-// Serials are 18 octets, so an entry is 37 octets, 51 with a reason, and two more from 2050 on: lengths of one octet.
-type entries struct {
-	der    []byte
-	count  int
-	last   []byte    // serial
-	latest time.Time // ending
-	second int64     // Unix time that at encodes
-	at     []byte    // revocationDate of the last entry
-}
-
-// reason is crlEntryExtensions with a reasonCode, not critical, without its last octet:
-//
-//	SEQUENCE { SEQUENCE { 2.5.29.21, OCTET STRING { ENUMERATED } } }
-const reason = "\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01"
-
-// add appends e, which must follow what was added before it.
-func (s *entries) add(e Entry) error {
-	serial := e.Serial.Bytes()
-	if e.Serial.IsZero() || bytes.Compare(serial, s.last) <= 0 {
-		return fmt.Errorf("entry %s: serials must ascend, each once", e.Serial)
-	}
-	if second := e.At.Unix(); s.at == nil || second != s.second { // many end in the same second
-		year := e.At.UTC().Year()
-		if year < 1950 || year > 9999 {
-			return fmt.Errorf("entry %s: ended outside the years 1950 to 9999", e.Serial)
-		}
-		s.second, s.at = second, appendTime(s.at[:0], e.At)
-	}
-	s.append(serial, e.Reason)
-	s.count++
-	s.last = serial
-	if e.At.After(s.latest) {
-		s.latest = e.At
-	}
-	return nil
-}
-
-func (s *entries) append(serial []byte, r cert.Reason) {
-	size := 2 + len(serial) + len(s.at)
-	if r != cert.Unspecified {
-		size += len(reason) + 1
-	}
-	if cap(s.der)-len(s.der) < 2+size {
-		s.der = slices.Grow(s.der, max(1<<12, len(s.der))) // doubling: append alone would copy a long list five times
-	}
-	b := append(s.der, byte(asn1.SEQUENCE), byte(size), byte(asn1.INTEGER), byte(len(serial))) //nolint:gosec // 53 at most
-	b = append(append(b, serial...), s.at...)
-	// RFC 5280 §5.3.1: "the reason code CRL entry extension SHOULD be absent instead of using the unspecified (0) reasonCode
-	// value".
-	if r != cert.Unspecified {
-		b = append(append(b, reason...), byte(r))
-	}
-	s.der = b
-}
 
 // appendTime: RFC 5280 §5.1.2.4: "MUST encode thisUpdate as UTCTime for dates through the year 2049 [and] as
 // GeneralizedTime for dates in the year 2050 or later"; §5.1.2.6 says the same of revocationDate. By hand, because a list
@@ -97,35 +34,61 @@ type head struct {
 	issuer     []byte // Name
 	keyID      []byte
 	url        string // empty for a whole list
+	freshest   string // URL of its delta; empty for a delta
+	base       int64  // of a delta; zero for a complete list
 	number     int64
 	thisUpdate time.Time
 	nextUpdate time.Time
 }
 
-// encode returns the TBSCertList.
+// enclose writes around the entries what makes them a TBSCertList, and returns that. It lies in the body's own memory, until
+// the body changes.
 //
 //	TBSCertList ::= SEQUENCE { version INTEGER, signature AlgorithmIdentifier, issuer Name, thisUpdate Time, nextUpdate Time,
 //	    revokedCertificates SEQUENCE OF SEQUENCE { … } OPTIONAL, crlExtensions [0] EXPLICIT Extensions }
-func encode(h head, s entries) ([]byte, error) {
+func (s *body) enclose(h head) ([]byte, error) {
 	before := append([]byte{byte(asn1.INTEGER), 1, 1}, h.algorithm...) // v2 (RFC 5280 §5.1.2.1)
 	before = append(before, h.issuer...)
 	before = appendTime(appendTime(before, h.thisUpdate), h.nextUpdate)
 	// RFC 5280 §5.1.2.6: "When there are no revoked certificates, the revoked certificates list MUST be absent."
-	if s.count > 0 {
-		before = appendHeader(before, len(s.der))
+	if s.end > s.start {
+		before = appendHeader(before, s.end-s.start)
 	}
 	after, err := extensions(h)
 	if err != nil {
 		return nil, fmt.Errorf("encoding extensions: %w", err)
 	}
-	size := len(before) + len(s.der) + len(after)
-	der := appendHeader(make([]byte, 0, size+headerMost), size)
-	return append(append(append(der, before...), s.der...), after...), nil
+	size := len(before) + (s.end - s.start) + len(after)
+	before = append(appendHeader(make([]byte, 0, headerMost+len(before)), size), before...)
+	if len(before)+headerMost > s.start {
+		return nil, fmt.Errorf("an issuer's name of %d octets is too long", len(h.issuer))
+	}
+	s.buf = append(s.buf[:s.end], after...)
+	copy(s.buf[s.start-len(before):], before)
+	return s.buf[s.start-len(before) : s.end+len(after)], nil
 }
 
-// appendHeader begins a SEQUENCE of size octets, with the shortest length there is (X.690 §10.1).
+// assemble puts algorithm and signature behind what enclose returned, and the outermost header before it.
+//
+//	CertificateList ::= SEQUENCE { tbsCertList TBSCertList, signatureAlgorithm AlgorithmIdentifier, signatureValue BIT STRING }
+func (s *body) assemble(signed, algorithm, signature []byte) []byte {
+	begin := len(s.buf) - len(signed) // nothing stands behind it yet
+	s.buf = append(s.buf, algorithm...)
+	s.buf = append(s.buf, byte(asn1.BIT_STRING))
+	s.buf = appendLength(s.buf, 1+len(signature))
+	s.buf = append(append(s.buf, 0), signature...)
+	header := appendHeader(make([]byte, 0, headerMost), len(s.buf)-begin)
+	copy(s.buf[begin-len(header):], header)
+	return s.buf[begin-len(header):]
+}
+
+// appendHeader begins a SEQUENCE of size octets.
 func appendHeader(b []byte, size int) []byte {
-	b = append(b, byte(asn1.SEQUENCE))
+	return appendLength(append(b, byte(asn1.SEQUENCE)), size)
+}
+
+// appendLength writes size in the shortest way there is (X.690 §10.1).
+func appendLength(b []byte, size int) []byte {
 	if size < 0x80 {
 		return append(b, byte(size)) //nolint:gosec // see the guard
 	}
@@ -146,8 +109,10 @@ const headerMost = 10
 // Object identifiers in DER (RFC 5280 §5.2).
 var (
 	idNumber       = []byte{6, 3, 0x55, 0x1d, 20}
+	idDelta        = []byte{6, 3, 0x55, 0x1d, 27}
 	idDistribution = []byte{6, 3, 0x55, 0x1d, 28}
 	idAuthorityKey = []byte{6, 3, 0x55, 0x1d, 35}
+	idFreshest     = []byte{6, 3, 0x55, 0x1d, 46}
 )
 
 const (
@@ -156,43 +121,58 @@ const (
 	tagURI  asn1.Tag = 0x86 // [6] uniformResourceIdentifier
 )
 
-// extensions encodes crlExtensions: the issuer's key (§5.2.1), the number (§5.2.3), and what the list is for (§5.2.5).
+// extensions encodes crlExtensions: the issuer's key (§5.2.1), the number (§5.2.3), that it is a delta (§5.2.4), what the list
+// is for (§5.2.5), and where its delta is (§5.2.6).
 //
 //	IssuingDistributionPoint ::= SEQUENCE { distributionPoint [0] CHOICE { fullName [0] GeneralNames }, … all FALSE }
+//	FreshestCRL ::= SEQUENCE OF SEQUENCE { distributionPoint [0] CHOICE { fullName [0] GeneralNames } }
 //
 // RFC 5280 §5.2.5: "the issuing distribution point … MUST be critical"; without it a list of one week would read as a list
-// of all.
+// of all. §5.2.4: "The delta CRL indicator is a critical CRL extension".
 func extensions(h head) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(tagZero, func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			extension(b, idAuthorityKey, nil, func(b *cryptobyte.Builder) {
+			extension(b, idAuthorityKey, nil, sequence(func(b *cryptobyte.Builder) {
 				b.AddASN1(tagKey, func(b *cryptobyte.Builder) { b.AddBytes(h.keyID) })
-			})
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddBytes(idNumber)
-				b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1Int64(h.number) })
-			})
-			if h.url == "" {
-				return
+			}))
+			extension(b, idNumber, nil, func(b *cryptobyte.Builder) { b.AddASN1Int64(h.number) })
+			if h.base != 0 {
+				extension(b, idDelta, critical, func(b *cryptobyte.Builder) { b.AddASN1Int64(h.base) })
 			}
-			extension(b, idDistribution, []byte{1, 1, 0xff}, func(b *cryptobyte.Builder) {
-				b.AddASN1(tagZero, func(b *cryptobyte.Builder) {
-					b.AddASN1(tagZero, func(b *cryptobyte.Builder) {
-						b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(h.url)) })
-					})
-				})
-			})
+			if h.url != "" {
+				extension(b, idDistribution, critical, sequence(fullName(h.url)))
+			}
+			if h.freshest != "" {
+				extension(b, idFreshest, nil, sequence(sequence(fullName(h.freshest))))
+			}
 		})
 	})
 	return b.Bytes()
 }
 
-// extension adds SEQUENCE { id, critical, OCTET STRING { SEQUENCE { value } } }.
+var critical = []byte{1, 1, 0xff}
+
+func sequence(value cryptobyte.BuilderContinuation) cryptobyte.BuilderContinuation {
+	return func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, value) }
+}
+
+// fullName is distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } }.
+func fullName(url string) cryptobyte.BuilderContinuation {
+	return func(b *cryptobyte.Builder) {
+		b.AddASN1(tagZero, func(b *cryptobyte.Builder) {
+			b.AddASN1(tagZero, func(b *cryptobyte.Builder) {
+				b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(url)) })
+			})
+		})
+	}
+}
+
+// extension adds SEQUENCE { id, critical, OCTET STRING { value } }.
 func extension(b *cryptobyte.Builder, id, critical []byte, value cryptobyte.BuilderContinuation) {
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(id)
 		b.AddBytes(critical)
-		b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, value) })
+		b.AddASN1(asn1.OCTET_STRING, value)
 	})
 }

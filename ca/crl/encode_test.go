@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -78,9 +79,9 @@ func ended(n int, at func() time.Time) []crl.Entry {
 	return list
 }
 
-func blank(e uid.Epoch) crl.List {
+func blank(e uid.Epoch) crl.Standing {
 	this := epoch.End()
-	return crl.List{Shard: crl.Shard{Authority: 1, Epoch: e}, Number: 41, ThisUpdate: this, NextUpdate: this.Add(crl.Life)}
+	return crl.Standing{Shard: crl.Shard{Authority: 1, Epoch: e}, Parts: 1, Number: 41, Base: 40, ThisUpdate: this, NextUpdate: this.Add(crl.Life)}
 }
 
 // Whatever is encoded, the standard library reads back, signature included.
@@ -122,7 +123,7 @@ func same(t *testing.T, got []x509.RevocationListEntry, want []crl.Entry) {
 	}
 }
 
-// The library's own list over the same entries differs in the distribution point alone.
+// The library's own list over the same entries, which is told where the delta is, has the same octets.
 func TestWholeListIsTheStandardLibrarys(t *testing.T) {
 	a := newAuthority(t, kms.P256)
 	list := ended(50, func() time.Time { return epoch.Start().Add(time.Hour) })
@@ -137,6 +138,7 @@ func TestWholeListIsTheStandardLibrarys(t *testing.T) {
 	}
 	der, err = x509.CreateRevocationList(nil, &x509.RevocationList{
 		Number: ours.Number, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, RevokedCertificateEntries: template(list),
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 46}, Value: points("http://ca.test/crl/authority/0-delta.crl")}},
 	}, a.Certificate, kms.Signer(t.Context(), a.Key))
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +152,12 @@ func TestWholeListIsTheStandardLibrarys(t *testing.T) {
 	}
 }
 
+// points is one distribution point with one URL, of less than 100 octets.
+func points(url string) []byte {
+	n := byte(len(url))
+	return append([]byte{0x30, n + 8, 0x30, n + 6, 0xa0, n + 4, 0xa0, n + 2, 0x86, n}, url...)
+}
+
 func template(list []crl.Entry) (out []x509.RevocationListEntry) {
 	for _, e := range list {
 		out = append(out, x509.RevocationListEntry{SerialNumber: e.Serial.Int(), RevocationTime: e.At, ReasonCode: int(e.Reason)})
@@ -160,20 +168,20 @@ func template(list []crl.Entry) (out []x509.RevocationListEntry) {
 func TestSignRefuses(t *testing.T) {
 	a := newAuthority(t, kms.P256)
 	now := func() time.Time { return epoch.Start() }
-	for name, make := range map[string]func() (crl.List, []crl.Entry){
-		"entries out of order":      func() (crl.List, []crl.Entry) { e := ended(3, now); slices.Reverse(e); return blank(epoch), e },
-		"an entry twice":            func() (crl.List, []crl.Entry) { e := ended(1, now); return blank(epoch), append(e, e[0]) },
-		"an entry of another epoch": func() (crl.List, []crl.Entry) { return blank(epoch + 1), ended(1, now) },
-		"no serial":                 func() (crl.List, []crl.Entry) { return blank(epoch), []crl.Entry{{At: now()}} },
-		"an ending before 1950": func() (crl.List, []crl.Entry) {
+	for name, make := range map[string]func() (crl.Standing, []crl.Entry){
+		"entries out of order":      func() (crl.Standing, []crl.Entry) { e := ended(3, now); slices.Reverse(e); return blank(epoch), e },
+		"an entry twice":            func() (crl.Standing, []crl.Entry) { e := ended(1, now); return blank(epoch), append(e, e[0]) },
+		"an entry of another epoch": func() (crl.Standing, []crl.Entry) { return blank(epoch + 1), ended(1, now) },
+		"no serial":                 func() (crl.Standing, []crl.Entry) { return blank(epoch), []crl.Entry{{At: now()}} },
+		"an ending before 1950": func() (crl.Standing, []crl.Entry) {
 			return blank(epoch), ended(1, func() time.Time { return time.Date(1949, 1, 1, 0, 0, 0, 0, time.UTC) })
 		},
-		"certificateHold":              func() (crl.List, []crl.Entry) { e := ended(1, now); e[0].Reason = 6; return blank(epoch), e },
-		"removeFromCRL":                func() (crl.List, []crl.Entry) { e := ended(1, now); e[0].Reason = 8; return blank(epoch), e },
-		"a reason that does not exist": func() (crl.List, []crl.Entry) { e := ended(1, now); e[0].Reason = 99; return blank(epoch), e },
-		"number zero":                  func() (crl.List, []crl.Entry) { l := blank(epoch); l.Number = 0; return l, nil },
-		"an end before the beginning":  func() (crl.List, []crl.Entry) { l := blank(epoch); l.NextUpdate = l.ThisUpdate; return l, nil },
-		"a life too long": func() (crl.List, []crl.Entry) {
+		"certificateHold":              func() (crl.Standing, []crl.Entry) { e := ended(1, now); e[0].Reason = 6; return blank(epoch), e },
+		"removeFromCRL":                func() (crl.Standing, []crl.Entry) { e := ended(1, now); e[0].Reason = 8; return blank(epoch), e },
+		"a reason that does not exist": func() (crl.Standing, []crl.Entry) { e := ended(1, now); e[0].Reason = 99; return blank(epoch), e },
+		"number zero":                  func() (crl.Standing, []crl.Entry) { l := blank(epoch); l.Number = 0; return l, nil },
+		"an end before the beginning":  func() (crl.Standing, []crl.Entry) { l := blank(epoch); l.NextUpdate = l.ThisUpdate; return l, nil },
+		"a life too long": func() (crl.Standing, []crl.Entry) {
 			l := blank(epoch)
 			l.NextUpdate = l.NextUpdate.Add(time.Hour)
 			return l, nil
@@ -197,7 +205,8 @@ func FuzzLintList(f *testing.F) {
 	l := blank(epoch)
 	expect := lint.ExpectList{
 		Issuer: a.Certificate.RawSubject, IssuerKey: a.Certificate.PublicKey, IssuerKeyID: a.Certificate.SubjectKeyId, URL: a.URL + "2930.crl", Epoch: epoch,
-		Number: l.Number, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, MaxLife: crl.Life, Entries: 3,
+		Freshest: a.URL + "2930-delta.crl",
+		Number:   l.Number, ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, MaxLife: crl.Life, Entries: 3,
 	}
 	list := ended(3, epoch.Start)
 	der, err := crl.Sign(f.Context(), a, l, list)
@@ -230,7 +239,209 @@ func FuzzLintList(f *testing.F) {
 	})
 }
 
+// Whatever is spliced in, in whatever portions, the list is the one made of all of it at once.
+func TestSplicingMakesTheSameList(t *testing.T) {
+	at := func() time.Time { return time.Unix(rand.Int64N(120*365*86400), 0) }
+	for range 200 {
+		all := ended(1+rand.IntN(300), at)
+		want, err := crl.NewBody(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var first []crl.Entry
+		portions := make([][]crl.Entry, 1+rand.IntN(5))
+		for _, e := range all {
+			if i := rand.IntN(len(portions) + 1); i < len(portions) {
+				portions[i] = append(portions[i], e)
+			} else {
+				first = append(first, e)
+			}
+		}
+		b, err := crl.NewBody(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range portions {
+			if n, err := b.Splice(p); err != nil || n != len(p) {
+				t.Fatalf("spliced %d of %d: %v", n, len(p), err)
+			}
+			// What is there already is not there twice, and stays as it is.
+			again := slices.Clone(p)
+			for i := range again {
+				again[i].Reason = cert.KeyCompromise
+			}
+			if n, err := b.Splice(again); err != nil || n != 0 {
+				t.Fatalf("again: spliced %d: %v", n, err)
+			}
+		}
+		n, octets := b.Entries()
+		wantN, wantOctets := want.Entries()
+		if n != wantN || !bytes.Equal(octets, wantOctets) {
+			t.Fatalf("%d entries, want %d", n, wantN)
+		}
+	}
+}
+
+// A list read back from what was published goes on as if it had never left.
+func TestAPublishedListIsSplicedInto(t *testing.T) {
+	for _, algorithm := range []kms.Algorithm{kms.P256, kms.RSA2048, kms.Ed25519} {
+		a := newAuthority(t, algorithm)
+		for _, n := range []int{0, 1, 300} {
+			all := ended(n+2, epoch.Start)
+			first, added := slices.Clone(all[1:n+1]), []crl.Entry{all[0], all[n+1]}
+			der, err := crl.Sign(t.Context(), a, blank(epoch), first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := crl.Reopen(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := b.Splice(added); err != nil || n != 2 {
+				t.Fatalf("spliced %d: %v", n, err)
+			}
+			if der, err = b.Sign(t.Context(), a, blank(epoch)); err != nil {
+				t.Fatal(err)
+			}
+			r, err := x509.ParseRevocationList(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.CheckSignatureFrom(a.Certificate); err != nil {
+				t.Error(err)
+			}
+			same(t, r.RevokedCertificateEntries, all)
+		}
+	}
+}
+
+func TestReopenRefusesWhatIsNoListOfOurs(t *testing.T) {
+	a := newAuthority(t, kms.P256)
+	der, err := crl.Sign(t.Context(), a, blank(epoch), ended(3, epoch.Start))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoilt := range map[string][]byte{
+		"nothing": nil, "cut short": der[:len(der)-1], "more": append(slices.Clone(der), 0), "a certificate": a.Certificate.Raw,
+	} {
+		if _, err := crl.Reopen(spoilt); err == nil {
+			t.Errorf("%s: reopened", name)
+		}
+	}
+}
+
+func FuzzReopen(f *testing.F) {
+	a := newAuthority(f, kms.Ed25519)
+	for _, n := range []int{0, 1, 3} {
+		der, err := crl.Sign(f.Context(), a, blank(epoch), ended(n, epoch.Start))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		b, err := crl.Reopen(der)
+		if err != nil {
+			return
+		}
+		n, _ := b.Entries()
+		if added, err := b.Splice(ended(2, epoch.Start)); err != nil || added > 2 {
+			t.Errorf("spliced %d into %d: %v", added, n, err)
+		}
+	})
+}
+
+// RFC 5280 §5.2.4: a delta says which list it counts from, in a critical extension, and is for the same certificates.
+func TestADeltaSaysWhatItCountsFrom(t *testing.T) {
+	a := newAuthority(t, kms.P256)
+	s := blank(epoch)
+	der, err := crl.SignDelta(t.Context(), a, s, ended(2, epoch.Start))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, x := range r.Extensions {
+		ids = append(ids, fmt.Sprint(x.Id, x.Critical))
+		if x.Id.String() == "2.5.29.27" && !bytes.Equal(x.Value, []byte{2, 1, byte(s.Base)}) {
+			t.Errorf("base %x", x.Value)
+		}
+	}
+	if want := []string{"2.5.29.35 false", "2.5.29.20 false", "2.5.29.27 true", "2.5.29.28 true"}; !slices.Equal(ids, want) {
+		t.Errorf("extensions %v, want %v", ids, want)
+	}
+	s.Base = s.Number + 1
+	if _, err := crl.SignDelta(t.Context(), a, s, nil); err == nil {
+		t.Error("signed a delta to a list that is yet to come")
+	}
+}
+
+func TestEachPartHoldsItsOwnSerials(t *testing.T) {
+	a := newAuthority(t, kms.P256)
+	s, list := blank(epoch), ended(50, epoch.Start)
+	s.Parts = 4
+	byPart := make([][]crl.Entry, 4)
+	for _, e := range list {
+		b := e.Serial.Bytes()
+		byPart[b[17]%4] = append(byPart[b[17]%4], e)
+	}
+	for p := range byPart {
+		s.Part = uint8(p)
+		der, err := crl.Sign(t.Context(), a, s, byPart[p])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if url := fmt.Sprintf("http://ca.test/crl/authority/2930-%02x.crl", p); !bytes.Contains(der, []byte(url)) {
+			t.Errorf("part %d does not name %s", p, url)
+		}
+		if _, err := crl.Sign(t.Context(), a, s, list); err == nil {
+			t.Errorf("part %d signed for all", p)
+		}
+	}
+}
+
+func TestSnapshotsAreInTheOrderTheyWereTaken(t *testing.T) {
+	order := []crl.Snapshot{"", "5:5:", "5:9:5,7", "5:9:5", "6:9:6,8", "9:9:", "9:12:9,10", "10:12:10"}
+	for i, a := range order {
+		for j, b := range order {
+			if got := crl.Earliest(a, b); got != order[min(i, j)] {
+				t.Errorf("of %q and %q: %q", a, b, got)
+			}
+		}
+	}
+	s := crl.Snapshot("6:9:6,8")
+	for x, want := range map[uint64]bool{5: true, 6: false, 7: true, 8: false, 9: false, 100: false} {
+		if s.Sees(x) != want {
+			t.Errorf("%s sees %d: %t", s, x, !want)
+		}
+	}
+	if crl.Snapshot("").Sees(1) || crl.Snapshot("x:y:z").Sees(1) {
+		t.Error("nothing sees something")
+	}
+}
+
 const many = 100_000
+
+// One more into a list of a hundred thousand: spliced, encoded, linted, signed and verified.
+func BenchmarkOneMore(b *testing.B) {
+	a := newAuthority(b, kms.P256)
+	list, err := crl.NewBody(ended(many, epoch.Start))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := list.Splice(ended(1, epoch.Start)); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := list.Sign(b.Context(), a, blank(epoch)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
 
 func BenchmarkList100k(b *testing.B) {
 	a := newAuthority(b, kms.P256)

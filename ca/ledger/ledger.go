@@ -39,13 +39,15 @@ type Ledger struct {
 	refusals  *group[audit.Fact]
 	revokes   *group[ca.Revocation]
 	leaves    sync.Map // the names of partitions known to be there
+	splits    sync.Map // week to in how many parts it is listed
+	partMost  float64  // certificates that one list is meant to speak for
 }
 
 var _ ca.Ledger = (*Ledger)(nil)
 
 // New returns site's ledger in db.
 func New(db *postgres.DB, site byte) *Ledger {
-	l := &Ledger{db: db, site: site, frames: newFrames(db)}
+	l := &Ledger{db: db, site: site, frames: newFrames(db), partMost: partMost}
 	l.intents = newGroup(l.intend)
 	l.completes = newGroup(l.complete)
 	l.refusals = newGroup(l.refuse)
@@ -100,9 +102,6 @@ func (l *Ledger) Complete(ctx context.Context, c ca.Completion) error { return l
 
 // Refuse implements ca.Ledger.
 func (l *Ledger) Refuse(ctx context.Context, f audit.Fact) error { return l.refusals.do(ctx, f) }
-
-// Revoke implements ca.Ledger.
-func (l *Ledger) Revoke(ctx context.Context, r ca.Revocation) error { return l.revokes.do(ctx, r) }
 
 // A statement is SQL with its arguments.
 type statement struct {
@@ -355,6 +354,7 @@ func completing(at leaf, part []*asked[ca.Completion]) statement {
 			SELECT c.serial, c.at, c.signature
 			FROM   unnest($10::bytea[], $11::timestamptz[], $12::bytea[]) AS c (serial, at, signature)
 			WHERE  EXISTS (SELECT FROM ` + at.of("intent") + ` WHERE serial = c.serial OFFSET 0)
+			AND    NOT EXISTS (SELECT FROM ` + at.of("revocation") + ` WHERE serial = c.serial OFFSET 0)
 			ON     CONFLICT DO NOTHING
 			RETURNING serial
 		), noted AS (` + audit.Insert + `

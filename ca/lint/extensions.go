@@ -247,7 +247,12 @@ func checkCRLs(c *certificate, e *Expect) string {
 		!readFullName(&point, &url) || !point.Empty() {
 		return "not one distribution point with one URL"
 	}
-	if string(url) != e.CRLs+strconv.Itoa(int(e.Serial.Epoch()))+".crl" {
+	own := e.CRLs + strconv.Itoa(int(e.Serial.Epoch()))
+	if e.Parts > 1 {
+		b := e.Serial.Bytes()
+		own += fmt.Sprintf("-%02x", int(b[len(b)-1])%e.Parts)
+	}
+	if string(url) != own+".crl" {
 		return "not the URL of the serial's own list"
 	}
 	return ""

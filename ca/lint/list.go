@@ -21,6 +21,10 @@ type ExpectList struct {
 	IssuerKeyID []byte
 	URL         string    // of its distribution point, as in the certificates it is for; empty: it is for all of them
 	Epoch       uid.Epoch // that every serial on it was made in, unless URL is empty
+	Parts, Part int       // where Parts lists share the epoch: every serial's last octet is Part, modulo Parts
+	Freshest    string    // URL of its delta; empty: it names none
+	Delta       bool      // it is a delta, to the list numbered Base
+	Base        int64
 	Number      int64
 	ThisUpdate  time.Time
 	NextUpdate  time.Time
@@ -69,7 +73,9 @@ var listRules = []listRule{
 		return unless(len(e.IssuerKeyID) > 0 && bytes.Equal(l.extensions[0].value, want), "not the issuer's key identifier alone")
 	}},
 	{"list-number", "RFC 5280 §5.2.3", checkNumber},
+	{"list-delta-indicator", "RFC 5280 §5.2.4", checkDelta},
 	{"list-distribution-point", "RFC 5280 §5.2.5", checkDistribution},
+	{"list-freshest", "RFC 5280 §5.2.6", checkFreshest},
 }
 
 // unless returns what is wrong where something is.
@@ -173,6 +179,9 @@ func checkEntry(entry []byte, e *ExpectList) (serial []byte, wrong string) {
 	if made := int64(binary.BigEndian.Uint32(serial[2:6])); e.URL != "" && made/week != int64(e.Epoch) {
 		return nil, "serial belongs on another list"
 	}
+	if e.Parts > 1 && int(serial[serialSize-1])%e.Parts != e.Part {
+		return nil, "serial belongs on another part's list"
+	}
 	size, generalized := 13, entry[0] == byte(asn1.GeneralizedTime)
 	if generalized {
 		size = 15
@@ -211,12 +220,47 @@ func plainTime(text []byte, generalized bool) bool {
 		two(d+4) < 24 && two(d+6) < 60 && two(d+8) < 60
 }
 
-// checkListExtensions: these, in this order; what a list that is not whole is for is critical, and nothing else.
-func checkListExtensions(l *list, e *ExpectList) string {
-	want := []string{"\x55\x1d\x23", "\x55\x1d\x14", "\x55\x1d\x1c"}
-	if e.URL == "" {
-		want = want[:2]
+// Extensions of a list, by the last octet of 2.5.29.x.
+const (
+	listAuthorityKey  = "\x55\x1d\x23"
+	listNumber        = "\x55\x1d\x14"
+	listDelta         = "\x55\x1d\x1b"
+	listDistribution  = "\x55\x1d\x1c"
+	listFreshest      = "\x55\x1d\x2e"
+	listNumberAt      = 1
+	listFirstVariable = 2 // where those begin that not every list has
+)
+
+// expected are the extensions in their order, and which are critical: what a list that is not whole is for (RFC 5280 §5.2.5)
+// and that it is a delta (§5.2.4), and nothing else.
+func (e *ExpectList) expected() (ids []string, critical []bool) {
+	add := func(id string, c bool) { ids, critical = append(ids, id), append(critical, c) }
+	add(listAuthorityKey, false)
+	add(listNumber, false)
+	if e.Delta {
+		add(listDelta, true)
 	}
+	if e.URL != "" {
+		add(listDistribution, true)
+	}
+	if e.Freshest != "" {
+		add(listFreshest, false)
+	}
+	return ids, critical
+}
+
+// at returns the extension called id. checkListExtensions has seen that each stands in its place.
+func (l *list) at(id string) []byte {
+	for _, x := range l.extensions[listFirstVariable:] {
+		if string(x.id) == id {
+			return x.value
+		}
+	}
+	return nil
+}
+
+func checkListExtensions(l *list, e *ExpectList) string {
+	want, critical := e.expected()
 	if len(l.extensions) != len(want) {
 		return fmt.Sprintf("%d of them, want %d", len(l.extensions), len(want))
 	}
@@ -224,7 +268,7 @@ func checkListExtensions(l *list, e *ExpectList) string {
 		if string(l.extensions[i].id) != id {
 			return fmt.Sprintf("%x is not where it was expected", l.extensions[i].id)
 		}
-		if l.extensions[i].critical != (i == 2) {
+		if l.extensions[i].critical != critical[i] {
 			return fmt.Sprintf("%x: critical is %t", l.extensions[i].id, l.extensions[i].critical)
 		}
 	}
@@ -232,10 +276,23 @@ func checkListExtensions(l *list, e *ExpectList) string {
 }
 
 func checkNumber(l *list, e *ExpectList) string {
-	s := cryptobyte.String(l.extensions[1].value)
-	var n int64
-	ok := s.ReadASN1Integer(&n) && s.Empty()
+	n, ok := integer(l.extensions[listNumberAt].value)
 	return unless(ok && n > 0 && n == e.Number, "not the number asked, which follows the last one")
+}
+
+func integer(value []byte) (n int64, ok bool) {
+	s := cryptobyte.String(value)
+	ok = s.ReadASN1Integer(&n) && s.Empty()
+	return n, ok
+}
+
+// checkDelta: BaseCRLNumber ::= CRLNumber. A delta to a list that is yet to come fits nobody.
+func checkDelta(l *list, e *ExpectList) string {
+	if !e.Delta {
+		return unless(e.Base == 0, "a base is expected of a list that is no delta")
+	}
+	n, ok := integer(l.at(listDelta))
+	return unless(ok && n > 0 && n == e.Base && n <= e.Number && e.Freshest == "", "not the base asked, or one above its own number, or a delta with a delta")
 }
 
 // IssuingDistributionPoint ::= SEQUENCE { distributionPoint [0] DistributionPointName OPTIONAL, … }
@@ -243,8 +300,20 @@ func checkDistribution(l *list, e *ExpectList) string {
 	if e.URL == "" {
 		return ""
 	}
-	s := cryptobyte.String(l.extensions[2].value)
+	s := cryptobyte.String(l.at(listDistribution))
 	var body, url cryptobyte.String
 	ok := s.ReadASN1(&body, asn1.SEQUENCE) && s.Empty() && readFullName(&body, &url) && body.Empty()
 	return unless(ok && string(url) == e.URL, "not the URL in the certificates, alone")
+}
+
+// FreshestCRL ::= CRLDistributionPoints, one with one URL.
+func checkFreshest(l *list, e *ExpectList) string {
+	if e.Freshest == "" {
+		return ""
+	}
+	s := cryptobyte.String(l.at(listFreshest))
+	var points, point, url cryptobyte.String
+	ok := s.ReadASN1(&points, asn1.SEQUENCE) && s.Empty() && points.ReadASN1(&point, asn1.SEQUENCE) && points.Empty() &&
+		readFullName(&point, &url) && point.Empty()
+	return unless(ok && string(url) == e.Freshest, "not the URL of its delta, alone")
 }

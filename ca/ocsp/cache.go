@@ -27,58 +27,121 @@ const cacheMost = 20_000
 
 // A cache keeps answers in two generations: when the younger is full it becomes the older, and the older is forgotten. So
 // it is bounded, nothing in it is ever scanned, and what is asked often stays.
+//
+// It also knows which serials are being answered about, so that a notice reaches an answer that is still being made: the
+// status it was made from may be the one the notice ends.
 type cache struct {
 	mu         sync.Mutex // guards below
 	young, old map[cacheKey]*answer
-	drops      uint64 // counts drop, so that an answer made before one is not kept after it
+	flights    map[cert.Serial][]*flight
+	deaf       bool // notices may be missed: nothing is kept
 }
 
-func newCache() *cache { return &cache{young: make(map[cacheKey]*answer)} }
+// A flight is one answer being made.
+type flight struct {
+	serials []cert.Serial
+	stale   bool // guarded by the cache: a notice came for one of them
+}
 
-// get returns the answer kept for k, if it still holds, and the count of drops for put.
-func (c *cache) get(k cacheKey, authority int, now time.Time) (a *answer, drops uint64) {
+func newCache() *cache {
+	return &cache{young: make(map[cacheKey]*answer), flights: make(map[cert.Serial][]*flight)}
+}
+
+// get returns the answer kept for k, if it still holds.
+func (c *cache) get(k cacheKey, authority int, now time.Time) *answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a = c.young[k]
+	a := c.young[k]
 	if a == nil {
 		if a = c.old[k]; a != nil {
-			c.keep(k, a)
+			c.keepLocked(k, a)
 		}
 	}
-	if a == nil || a.authority != authority || !now.Before(a.until) {
-		return nil, c.drops
+	if a == nil || c.deaf || a.authority != authority || !now.Before(a.until) {
+		return nil
 	}
-	return a, c.drops
+	return a
 }
 
-// put keeps a unless something was dropped since get said drops: the status it was made from may be the dropped one.
-func (c *cache) put(k cacheKey, a *answer, drops uint64) {
+// begin notes that an answer about serials is being made. It is to be called before the ledger is read; land ends it.
+func (c *cache) begin(serials []cert.Serial) *flight {
+	f := &flight{serials: serials}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drops == drops {
-		c.keep(k, a)
+	for _, s := range serials {
+		c.flights[s] = append(c.flights[s], f)
+	}
+	return f
+}
+
+// land ends f and reports whether its answer may be given: false when a notice came meanwhile. An answer with a key is
+// kept, if there is one.
+func (c *cache) land(f *flight, k cacheKey, a *answer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range f.serials {
+		c.leaveLocked(s, f)
+	}
+	if f.stale {
+		return false
+	}
+	if a != nil && !c.deaf && !k.serial.IsZero() {
+		c.keepLocked(k, a)
+	}
+	return true
+}
+
+func (c *cache) leaveLocked(s cert.Serial, f *flight) {
+	under := c.flights[s]
+	for i, other := range under {
+		if other == f {
+			under[i] = under[len(under)-1]
+			under = under[:len(under)-1]
+			break
+		}
+	}
+	if len(under) == 0 {
+		delete(c.flights, s)
+	} else {
+		c.flights[s] = under
 	}
 }
 
-func (c *cache) keep(k cacheKey, a *answer) {
+func (c *cache) keepLocked(k cacheKey, a *answer) {
 	if len(c.young) >= cacheMost {
 		c.old, c.young = c.young, make(map[cacheKey]*answer)
 	}
 	c.young[k] = a
 }
 
-// drop forgets every answer about serial, or everything for the zero Serial.
+// drop forgets every answer about serial, or everything for the zero Serial, and calls back those being made.
 func (c *cache) drop(serial cert.Serial) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.drops++
 	if serial.IsZero() {
 		clear(c.young)
 		c.old = nil
+		for s := range c.flights {
+			c.callLocked(s)
+		}
 		return
 	}
 	for h := range numHashes {
 		delete(c.young, cacheKey{serial, h})
 		delete(c.old, cacheKey{serial, h})
 	}
+	c.callLocked(serial)
+}
+
+func (c *cache) callLocked(s cert.Serial) {
+	for _, f := range c.flights[s] {
+		f.stale = true
+	}
+}
+
+// hear says whether notices arrive. While they may not, nothing is kept and nothing that was kept is given.
+func (c *cache) hear(arrive bool) { //nolint:revive // it is the state, not a choice
+	c.mu.Lock()
+	c.deaf = !arrive
+	c.mu.Unlock()
 }

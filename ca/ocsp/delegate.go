@@ -23,38 +23,55 @@ type delegate struct {
 	key       *ecdsa.PrivateKey
 	notBefore time.Time
 	notAfter  time.Time
-	id        []byte // ResponderID: byKey [2] EXPLICIT OCTET STRING, SHA-1 of the key
+	id        []byte // ResponderID
 	certs     []byte // [0] EXPLICIT SEQUENCE OF Certificate: its own
 }
 
 // enrol makes a key and has it certified.
-func enrol(ctx context.Context, e Enroller, a Authority) (*delegate, error) {
+func (r *Responder) enrol(ctx context.Context, a Authority) (*delegate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
-	c, err := e.EnrolResponder(ctx, a.Name, key.Public())
+	c, err := r.Enroller.EnrolResponder(ctx, a.Name, key.Public())
 	if err != nil {
 		return nil, err
 	}
 	if err := check(c, key, a.Certificate); err != nil {
 		return nil, fmt.Errorf("its certificate: %w", err)
 	}
+	d := &delegate{authority: a, key: key, notBefore: c.NotBefore, notAfter: c.NotAfter}
+	if d.id, err = r.responderID(c); err != nil {
+		return nil, err
+	}
+	var certs cryptobyte.Builder
+	certs.AddASN1(tagZero, func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(c.Raw) })
+	})
+	d.certs = certs.BytesOrPanic()
+	return d, nil
+}
+
+// responderID names the responder as Config says.
+//
+//	ResponderID ::= CHOICE { byName [1] EXPLICIT Name, byKey [2] EXPLICIT KeyHash }
+//
+// RFC 6960 §4.2.1: "KeyHash ::= OCTET STRING -- SHA-1 hash of responder's public key (excluding the tag and length fields)".
+func (r *Responder) responderID(c *x509.Certificate) ([]byte, error) {
+	var id cryptobyte.Builder
+	if r.ByName {
+		id.AddASN1(tagOne, func(b *cryptobyte.Builder) { b.AddBytes(c.RawSubject) })
+		return id.Bytes()
+	}
 	point, err := publicKey(c.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return nil, err
 	}
-	d := &delegate{authority: a, key: key, notBefore: c.NotBefore, notAfter: c.NotAfter}
-	var id, certs cryptobyte.Builder
 	id.AddASN1(tagTwo, func(b *cryptobyte.Builder) {
-		sum := sha1.Sum(point) //nolint:gosec // RFC 6960 §4.2.1: "KeyHash ::= OCTET STRING -- SHA-1 hash of responder's public key"
+		sum := sha1.Sum(point) //nolint:gosec // see above
 		b.AddASN1OctetString(sum[:])
 	})
-	certs.AddASN1(tagZero, func(b *cryptobyte.Builder) {
-		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(c.Raw) })
-	})
-	d.id, d.certs = id.BytesOrPanic(), certs.BytesOrPanic()
-	return d, nil
+	return id.Bytes()
 }
 
 // check refuses a certificate that clients would refuse.

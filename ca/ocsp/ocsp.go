@@ -5,8 +5,9 @@
 // signature and no revocation; revoked when revoked or abandoned; unknown when it was never intended. Where the ledger
 // cannot be asked, or the intent is still open, the answer is tryLater.
 //
-// Invariant: good is never said on doubt, nor after Drop has returned for a revoked serial. Answers without a nonce are
-// kept in a bounded cache for a short while; a missed notice costs no more than that while. Requests are read and answers
+// Invariant: good is never said on doubt, nor after Drop has returned for a revoked serial: an answer that was being made
+// meanwhile is made again. Answers without a nonce are kept in a bounded cache for a short while, as long as notices
+// arrive; a notice that is lost all the same costs no more than that while. Requests are read and answers
 // written by hand, without reflection: this is the service's hottest path. A Responder is safe for concurrent use.
 package ocsp
 
@@ -77,4 +78,7 @@ type Config struct {
 	// Authorities returns those to answer for. RunOnce asks it again.
 	Authorities func() []Authority
 	Now         func() time.Time
+	// ByName makes answers name their responder by its certificate's subject. Without it they do by its key, which is
+	// shorter and what RFC 5019 §2.2.2 prefers; clients must know both (RFC 6960 §4.2.2.3).
+	ByName bool
 }

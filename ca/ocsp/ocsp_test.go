@@ -568,17 +568,78 @@ func TestADroppedAnswerIsNeverGivenAgain(t *testing.T) {
 }
 
 // The notice comes between the reading of the ledger and the keeping of the answer.
-func TestANoticeWhileReadingIsNotLost(t *testing.T) {
+func TestANoticeOvertakesAnAnswerThatIsBeingMade(t *testing.T) {
+	b := started(t)
+	a := b.authorities[0]
+	for name, ask := range map[string]func(s cert.Serial) []byte{
+		"kept": func(s cert.Serial) []byte { return b.ask(t, a, s, crypto.SHA1) },
+		"with a nonce": func(s cert.Serial) []byte {
+			return respell(t, b.ask(t, a, s, crypto.SHA1), func(q *tbsRequest) { q.Extensions = []pkix.Extension{nonce(1, 2, 3)} })
+		},
+	} {
+		s, asked := b.serial(ocsp.Status{State: ocsp.Good}), b.asked
+		b.reading = func() {
+			b.set(s, ocsp.Status{State: ocsp.Revoked, At: start})
+			b.reading = nil
+			b.Drop(s)
+		}
+		r, err := xocsp.ParseResponse(b.post(t, ask(s)), a.Certificate)
+		if err != nil || r.Status != xocsp.Revoked || b.asked != asked+2 {
+			t.Errorf("%s: %v, asked %d times", name, err, b.asked-asked)
+		}
+	}
+	// A notice about another costs nothing.
+	s, asked := b.serial(ocsp.Status{State: ocsp.Good}), b.asked
+	b.reading = func() { b.Drop(cert.NewSerial(1, start)) }
+	if r := b.answer(t, s); r.Status != xocsp.Good || b.asked != asked+1 {
+		t.Errorf("another's notice: status %d, asked %d times", r.Status, b.asked-asked)
+	}
+}
+
+func TestAnAnswerThatIsAlwaysOvertakenIsTryLater(t *testing.T) {
 	b := started(t)
 	s := b.serial(ocsp.Status{State: ocsp.Good})
-	b.reading = func() {
-		b.set(s, ocsp.Status{State: ocsp.Revoked, At: start})
-		b.Drop(s)
+	b.reading = func() { b.Drop(cert.Serial{}) }
+	if got := refusal(b.post(t, b.ask(t, b.authorities[0], s, crypto.SHA1))); got != tryLater {
+		t.Errorf("got %d", got)
 	}
+}
+
+func TestNothingIsKeptWhileNoticesMayBeMissed(t *testing.T) {
+	b := started(t)
+	s := b.serial(ocsp.Status{State: ocsp.Good})
 	b.answer(t, s)
-	b.reading = nil
+	b.Deafen()
+	b.set(s, ocsp.Status{State: ocsp.Revoked, At: start})
 	if r := b.answer(t, s); r.Status != xocsp.Revoked {
-		t.Error("an answer from before the notice was kept")
+		t.Error("an answer was given from before the notices were lost")
+	}
+	b.Listening()
+	asked := b.asked
+	b.answer(t, s)
+	b.answer(t, s)
+	if b.asked != asked+1 {
+		t.Errorf("asked %d times after listening again", b.asked-asked)
+	}
+}
+
+// RFC 6960 §4.2.2.3: "byName … byKey": clients read either.
+func TestRespondersAreNamedByKeyOrByName(t *testing.T) {
+	b := started(t)
+	s := b.serial(ocsp.Status{State: ocsp.Good})
+	if r := b.answer(t, s); len(r.ResponderKeyHash) != 20 || r.RawResponderName != nil {
+		t.Errorf("by key: %x, %x", r.ResponderKeyHash, r.RawResponderName)
+	}
+	named := newBench(t)
+	named.Responder = ocsp.New(ocsp.Config{Ledger: named, Enroller: named, Now: named.Now, ByName: true, Authorities: func() []ocsp.Authority {
+		return []ocsp.Authority{named.authorities[0].Authority}
+	}})
+	if err := named.RunOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := named.answer(t, named.serial(ocsp.Status{State: ocsp.Good}))
+	if r.ResponderKeyHash != nil || !bytes.Equal(r.RawResponderName, r.Certificate.RawSubject) {
+		t.Errorf("by name: %x, want %x", r.RawResponderName, r.Certificate.RawSubject)
 	}
 }
 
@@ -724,6 +785,11 @@ func TestGETMayBeCachedForAsLongAsTheAnswerIs(t *testing.T) {
 	b.advance(20 * time.Second)
 	if resp, _ := get(t, srv, path, tag); resp.StatusCode != http.StatusNotModified || !strings.HasPrefix(resp.Header.Get("Cache-Control"), "max-age=10,") {
 		t.Errorf("with its tag: %d %v", resp.StatusCode, resp.Header)
+	}
+	for _, fields := range []string{"W/" + tag, `"other", ` + tag, "*"} {
+		if resp, _ := get(t, srv, path, fields); resp.StatusCode != http.StatusNotModified {
+			t.Errorf("with %s: %d", fields, resp.StatusCode)
+		}
 	}
 	b.set(s, ocsp.Status{State: ocsp.Revoked, At: start})
 	b.Drop(s)

@@ -54,7 +54,7 @@ func (r *Responder) RunOnce(ctx context.Context) error {
 		if !had.byID[a.ID].due(r.Now()) {
 			continue
 		}
-		d, err := enrol(ctx, r.Enroller, a)
+		d, err := r.enrol(ctx, a)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("enrolling an OCSP responder of %s: %w", a.Name, err))
 			continue
@@ -77,8 +77,18 @@ func (r *Responder) Ready() error {
 }
 
 // Drop forgets what is kept about serial: it has been revoked. The zero Serial forgets everything: notices may have been
-// missed. Once Drop has returned, no answer from before is given any more.
+// missed. Once Drop has returned, no answer from before is given any more, nor one that was being made meanwhile.
 func (r *Responder) Drop(serial cert.Serial) { r.cache.drop(serial) }
+
+// Deafen says that notices of other replicas' revocations may be missed from now on: every answer is made live until
+// Listening.
+func (r *Responder) Deafen() { r.cache.hear(false) }
+
+// Listening says that notices arrive again, and forgets what may have been missed.
+func (r *Responder) Listening() {
+	r.cache.drop(cert.Serial{})
+	r.cache.hear(true)
+}
 
 // answer answers one request. A refusal other than zero comes without an answer.
 func (r *Responder) answer(ctx context.Context, der []byte) (*answer, refusal) {
@@ -90,20 +100,35 @@ func (r *Responder) answer(ctx context.Context, der []byte) (*answer, refusal) {
 	if refused != 0 {
 		return nil, refused
 	}
-	serial, err := cert.SerialFromBytes(q.certs[0].serial)
-	if err != nil || len(q.certs) > 1 || q.nonce != nil {
-		return r.live(ctx, d, q)
+	var key cacheKey // stays zero for what is answered live
+	if serial, err := cert.SerialFromBytes(q.certs[0].serial); err == nil && len(q.certs) == 1 && q.nonce == nil {
+		key = cacheKey{serial, q.certs[0].hash}
+		if kept := r.cache.get(key, d.authority.ID, r.Now()); kept != nil {
+			return kept, 0
+		}
 	}
-	key, now := cacheKey{serial, q.certs[0].hash}, r.Now()
-	kept, drops := r.cache.get(key, d.authority.ID, now)
-	if kept != nil {
-		return kept, 0
+	return r.fresh(ctx, d, q, key)
+}
+
+// freshTries is how often an answer is made anew because a revocation came while it was being made. A certificate is revoked
+// once, so a second time means that everything is being dropped over and over.
+const freshTries = 3
+
+// fresh makes an answer that no notice has overtaken, and keeps it under key.
+func (r *Responder) fresh(ctx context.Context, d *delegate, q request, key cacheKey) (*answer, refusal) {
+	serials := ours(q.certs)
+	for range freshTries {
+		f := r.cache.begin(serials)
+		a, refused := r.live(ctx, d, q, serials)
+		var keep *answer
+		if refused == 0 && !a.until.IsZero() {
+			keep = a
+		}
+		if r.cache.land(f, key, keep) {
+			return a, refused
+		}
 	}
-	a, refused := r.live(ctx, d, q)
-	if refused == 0 && now.Before(a.until) {
-		r.cache.put(key, a, drops)
-	}
-	return a, refused
+	return nil, tryLater
 }
 
 // delegate returns who answers for the issuer of every certificate asked about. An answer has one signature, and a delegate
@@ -129,9 +154,9 @@ func (r *Responder) delegate(q request) (*delegate, refusal) {
 }
 
 // live asks the ledger and signs.
-func (r *Responder) live(ctx context.Context, d *delegate, q request) (*answer, refusal) {
+func (r *Responder) live(ctx context.Context, d *delegate, q request, serials []cert.Serial) (*answer, refusal) {
 	now := r.Now()
-	known, err := r.Ledger.Status(ctx, ours(q.certs))
+	known, err := r.Ledger.Status(ctx, serials)
 	if err != nil {
 		return nil, tryLater // nobody knows: never good on doubt
 	}

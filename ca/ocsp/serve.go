@@ -103,11 +103,25 @@ func (r *Responder) get(w http.ResponseWriter, req *http.Request) {
 	h.Set("Last-Modified", a.thisUpdate.UTC().Format(http.TimeFormat))
 	h.Set("Expires", a.until.UTC().Format(http.TimeFormat))
 	h.Set("Cache-Control", "max-age="+strconv.Itoa(a.remaining(r.Now()))+", public, no-transform, must-revalidate")
-	if req.Header.Get("If-None-Match") == a.tag {
+	if has(req.Header["If-None-Match"], a.tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	write(w, req, a.der)
+}
+
+// has reports whether a client that sent these If-None-Match fields has what tag names (RFC 9110 §13.1.2, compared weakly:
+// a proxy that compresses may have weakened it). If-Modified-Since is not looked at: it counts in whole seconds, and an
+// answer that says revoked may be of the same second as the one that said good.
+func has(fields []string, tag string) bool {
+	for _, f := range fields {
+		for t := range strings.SplitSeq(f, ",") {
+			if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func write(w http.ResponseWriter, req *http.Request, der []byte) {

@@ -72,7 +72,7 @@ func (t *Template) addExtensions(b *cryptobyte.Builder, v Values, k key) {
 	}
 	b.AddBytes(t.policies)
 	if t.spec.CRLs != "" {
-		addCRLs(b, t.crlURL(v.Serial))
+		addCRLs(b, t.crlURL(v))
 	}
 	b.AddBytes(t.noCheck)
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -22,6 +23,7 @@ import (
 
 	"codeberg.org/dataverket/segl/ca/lint"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/kms"
 )
 
@@ -53,8 +55,8 @@ type Spec struct {
 	// usage other than Authority has its own.
 	Purposes []x509.ExtKeyUsage
 	Policies []x509.OID
-	// CRLs is the base URL of the issuer's lists with its last slash: a certificate names CRLs + epoch + ".crl", the
-	// epoch being the one its serial was made in. Empty, or an OCSPResponder: no distribution point.
+	// CRLs is the base URL of the issuer's lists with its last slash: a certificate names the one of the epoch its serial
+	// was made in, and of its part (ListURL). Empty, or an OCSPResponder: no distribution point.
 	CRLs string
 	// OCSP and Issuers are the URLs of the responder and of the issuer's certificate in DER. Empty, or an OCSPResponder: left out.
 	OCSP, Issuers string
@@ -67,6 +69,26 @@ type Values struct {
 	SPKI                []byte    // SubjectPublicKeyInfo, DER
 	CommonName          string    // of a leaf; empty: the subject is empty
 	Names               []cert.Name
+	Parts               int // how many lists share the serial's epoch; 0 and 1 mean one
+}
+
+// Part returns which of the lists of its epoch the serial would stand on: that of its last octet, modulo their number.
+func (v Values) Part() int {
+	if v.Parts <= 1 {
+		return 0
+	}
+	b := v.Serial.Bytes()
+	return int(b[len(b)-1]) % v.Parts
+}
+
+// ListURL returns the URL of a list below base: of an epoch, or of one of the parts that share it, in two hexadecimal digits.
+// Who publishes the list repeats it octet for octet (RFC 5280 §5.2.5).
+func ListURL(base string, e uid.Epoch, parts, part int) string {
+	name := base + strconv.Itoa(int(e))
+	if parts > 1 {
+		name += fmt.Sprintf("-%02x", part)
+	}
+	return name + ".crl"
 }
 
 // check refuses what no certificate can be made from.
@@ -107,7 +129,7 @@ func (t *Template) Expect(v Values, maxLife time.Duration) lint.Expect {
 		Usage: t.spec.Usage, Issuer: name, IssuerKey: key, IssuerKeyID: id, MaxLife: maxLife,
 		Policies: t.spec.Policies, PathLen: t.spec.PathLen, CRLs: t.spec.CRLs, OCSP: t.spec.OCSP, Issuers: t.spec.Issuers,
 		Purposes: t.purposes, Subject: t.spec.Subject,
-		Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter, CommonName: v.CommonName, Names: v.Names, SPKI: v.SPKI,
+		Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter, CommonName: v.CommonName, Names: v.Names, SPKI: v.SPKI, Parts: v.Parts,
 	}
 	if issuer := t.spec.Issuer; issuer != nil {
 		e.IssuerNotBefore, e.IssuerNotAfter = issuer.NotBefore, issuer.NotAfter

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -172,6 +171,6 @@ func (t *Template) addSubject(b *cryptobyte.Builder, commonName string) {
 }
 
 // crlURL is where the list is that the serial would stand on.
-func (t *Template) crlURL(s cert.Serial) string {
-	return t.spec.CRLs + strconv.Itoa(int(s.Epoch())) + ".crl"
+func (t *Template) crlURL(v Values) string {
+	return ListURL(t.spec.CRLs, v.Serial.Epoch(), v.Parts, v.Part())
 }

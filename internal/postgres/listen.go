@@ -20,6 +20,8 @@ type Listener struct {
 	Connected func()
 	// Notice is called with each notification, in order. Like Connected it runs on Listen's goroutine and holds it up.
 	Notice func(channel, payload string)
+	// Lost is called when the connection is lost: from then until Connected is called again, notices are missed. Nil: nobody is.
+	Lost func()
 	// Log is told when the connection is lost and when it is back. Nil: nobody is.
 	Log *slog.Logger
 }
@@ -45,6 +47,9 @@ func Listen(ctx context.Context, db *DB, l Listener) {
 		}
 		if began {
 			failed = 0
+			if l.Lost != nil {
+				l.Lost()
+			}
 		}
 		wait := min(listenBackoff<<min(failed, 10), listenLongest)
 		wait -= time.Duration(rand.Int64N(int64(wait) / 5)) //nolint:gosec // spreads load, guards nothing

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,8 +12,10 @@ import (
 	caapi "codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/ca/crl"
 	"codeberg.org/dataverket/segl/ca/ocsp"
+	sealapi "codeberg.org/dataverket/segl/ca/seal/api"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -27,17 +30,17 @@ type status struct {
 func (s *Server) openStatus(ctx context.Context) error {
 	s.status = &status{lists: crl.Config{Shards: s.ledger, Authorities: s.signers, Now: s.now}}
 	builder := crl.New(s.status.lists)
-	if err := builder.RunOnce(ctx); err != nil {
+	lists := duty.Duty{Name: crl.Duty, Every: time.Second, Wake: s.revoked, Once: builder.RunOnce}
+	if err := s.firstLists(ctx, lists); err != nil {
 		return fmt.Errorf("making the first lists: %w", err)
 	}
-	s.status.responder = ocsp.New(ocsp.Config{Ledger: s.ledger, Enroller: s.ca, Authorities: s.answerers, Now: s.now})
+	s.status.responder = ocsp.New(ocsp.Config{Ledger: s.ledger, Enroller: s.ca, Authorities: s.answerers, Now: s.now, ByName: s.cfg.OCSP.ByName})
+	s.status.responder.Deafen() // until the notices arrive
 	if err := s.status.responder.RunOnce(ctx); err != nil {
 		return err
 	}
-	s.duties = append(s.duties, duty.Duty{
-		Name: "lists", Every: time.Second, Wake: s.revoked,
-		Once: paced(listsGap, func(ctx context.Context, _ int64) error { return builder.RunOnce(ctx) }),
-	})
+	lists.Once = paced(listsGap, lists.Once)
+	s.duties = append(s.duties, lists)
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "segl_lists_next_update_seconds", Help: "Unix time at which the first of the live lists ends.",
 	}, func() float64 {
@@ -50,6 +53,49 @@ func (s *Server) openStatus(ctx context.Context) error {
 		return float64(ends.Unix())
 	}))
 	return nil
+}
+
+// firstLists runs the duty until every list is there that a certificate may name. Another replica that holds the duty makes them
+// as well as we, and one that was killed holds it for as long as its lease lasts.
+func (s *Server) firstLists(ctx context.Context, lists duty.Duty) error {
+	const retry = 200 * time.Millisecond
+	for {
+		ran, err := duty.Once(ctx, s.db, lists)
+		if err != nil {
+			return err
+		}
+		missing, err := s.missingList(ctx)
+		if err != nil || ran || missing == "" {
+			return err
+		}
+		s.log.Info("waiting for a list", "list", missing)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retry):
+		}
+	}
+}
+
+// missingList names a list of the present epoch that is not there.
+func (s *Server) missingList(ctx context.Context) (string, error) {
+	e := uid.EpochOf(s.now())
+	for _, a := range s.signers() {
+		parts, err := s.ledger.Parts(ctx, a.ID, e)
+		if err != nil {
+			return "", err
+		}
+		for p := range parts {
+			_, err := s.ledger.Head(ctx, crl.Shard{Authority: a.ID, Epoch: e, Part: uint8(p)}) //nolint:gosec // 256 at most
+			if errors.Is(err, crl.ErrNotFound) {
+				return fmt.Sprintf("%s, epoch %d, part %d", a.Name, e, p), nil
+			}
+			if err != nil {
+				return "", err
+			}
+		}
+	}
+	return "", nil
 }
 
 // listsGap is the least time between two runs of the lists duty: revocations that come together share a list, and a list
@@ -74,7 +120,14 @@ func paced(gap time.Duration, once func(context.Context, int64) error) func(cont
 func (s *Server) signers() []crl.Authority {
 	var out []crl.Authority
 	for _, a := range s.ca.Authorities() {
-		out = append(out, crl.Authority{ID: a.ID, Name: a.Name, Certificate: a.Certificate, Key: a.Key, URL: s.cfg.URLs.Public + "/crl/" + a.Name + "/"})
+		life := crl.LeafLife
+		if a.Parent() == nil {
+			life = crl.RootLife
+		}
+		out = append(out, crl.Authority{
+			ID: a.ID, Name: a.Name, Certificate: a.Certificate, Key: a.Key, URL: s.cfg.URLs.Public + "/crl/" + a.Name + "/", Life: life,
+			NoWhole: slices.Contains(s.cfg.Lists.WithoutWhole, a.Name),
+		})
 	}
 	return out
 }
@@ -123,5 +176,6 @@ func (s *Server) probeLists(ctx context.Context) error {
 
 func (s *Server) publicDoors() []web.Door {
 	lists := crl.NewServer(s.status.lists)
-	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, AllLists: lists.PEM, Below: below()})}
+	bundle := func(ctx context.Context) (caapi.Bundle, error) { return lists.Bundle(ctx) }
+	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, Bundle: bundle, Below: below()}), sealapi.Public(s.sealDoor())}
 }
