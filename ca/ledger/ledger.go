@@ -31,14 +31,19 @@ const RevokedChannel = "segl_revoked"
 
 // A Ledger is a site's ledger.
 type Ledger struct {
-	db        *postgres.DB
-	site      byte
-	frames    *frames
+	db     *postgres.DB
+	site   byte
+	frames *frames
+	plain  struct { // writes that nothing speaks against, as far as one can see (plain.go)
+		intents   *group[stored]
+		completes *group[plainCompletion]
+	}
 	intents   *group[stored]
 	completes *group[ca.Completion]
 	refusals  *group[audit.Fact]
 	revokes   *group[ca.Revocation]
 	leaves    sync.Map // the names of partitions known to be there
+	scopes    sync.Map // path to number
 	splits    sync.Map // week to in how many parts it is listed
 	partMost  float64  // certificates that one list is meant to speak for
 }
@@ -48,6 +53,7 @@ var _ ca.Ledger = (*Ledger)(nil)
 // New returns site's ledger in db.
 func New(db *postgres.DB, site byte) *Ledger {
 	l := &Ledger{db: db, site: site, frames: newFrames(db), partMost: partMost}
+	l.plain.intents, l.plain.completes = newGroup(l.intendPlain), newGroup(l.completePlain)
 	l.intents = newGroup(l.intend)
 	l.completes = newGroup(l.complete)
 	l.refusals = newGroup(l.refuse)
@@ -57,6 +63,8 @@ func New(db *postgres.DB, site byte) *Ledger {
 
 // Close waits for the writes under way.
 func (l *Ledger) Close() {
+	l.plain.intents.close()
+	l.plain.completes.close()
 	l.intents.close()
 	l.completes.close()
 	l.refusals.close()
@@ -87,18 +95,32 @@ func (l *Ledger) Intend(ctx context.Context, in ca.Intent) error {
 	if err != nil {
 		return explained(err)
 	}
-	return l.intents.do(ctx, stored{in, body, marksOf(in.TBS)})
+	write := stored{in, l.scopeID(ctx, in.Scope), body, marksOf(in.TBS)}
+	if write.isPlain() {
+		if err := l.plain.intents.do(ctx, write); !errors.Is(err, errNotPlain) {
+			return err
+		}
+	}
+	return l.intents.do(ctx, write)
 }
 
 // A stored intent is one as the table has it.
 type stored struct {
 	ca.Intent
-	body  []byte
-	marks marked
+	scopeID int32 // 0: not known
+	body    []byte
+	marks   marked
 }
 
 // Complete implements ca.Ledger.
-func (l *Ledger) Complete(ctx context.Context, c ca.Completion) error { return l.completes.do(ctx, c) }
+func (l *Ledger) Complete(ctx context.Context, c ca.Completion) error {
+	if write, ok := l.plainly(ctx, c); ok {
+		if err := l.plain.completes.do(ctx, write); !errors.Is(err, errNotPlain) {
+			return err
+		}
+	}
+	return l.completes.do(ctx, c)
+}
 
 // Refuse implements ca.Ledger.
 func (l *Ledger) Refuse(ctx context.Context, f audit.Fact) error { return l.refusals.do(ctx, f) }
@@ -219,7 +241,7 @@ func (l *Ledger) intending(at places, part []*asked[stored]) statement {
 	}
 	revoked := `NULL::boolean`
 	if at.caller != (leaf{}) {
-		revoked = `(SELECT true FROM ` + at.caller.of("revocation") + ` r WHERE r.serial = a.caller)`
+		revoked = `(SELECT true WHERE ` + at.caller.isRevoked("a.caller") + `)`
 	}
 	claimed, won := ``, ``
 	if origins {
@@ -339,7 +361,8 @@ func (l *Ledger) complete(ctx context.Context, batch []*asked[ca.Completion]) er
 }
 
 // completing is the statement that writes a part. That the intent is there is asked here, not by a foreign key: intents are
-// never deleted one by one, and a key's check would lock each of them, in the log as well.
+// never deleted one by one, and a key's check would lock each of them, in the log as well. What was revoked meanwhile is not
+// issued any more.
 func completing(at leaf, part []*asked[ca.Completion]) statement {
 	n := len(part)
 	serial, when, signature := make([][]byte, n), make([]time.Time, n), make([][]byte, n)
@@ -354,7 +377,7 @@ func completing(at leaf, part []*asked[ca.Completion]) statement {
 			SELECT c.serial, c.at, c.signature
 			FROM   unnest($10::bytea[], $11::timestamptz[], $12::bytea[]) AS c (serial, at, signature)
 			WHERE  EXISTS (SELECT FROM ` + at.of("intent") + ` WHERE serial = c.serial OFFSET 0)
-			AND    NOT EXISTS (SELECT FROM ` + at.of("revocation") + ` WHERE serial = c.serial OFFSET 0)
+			AND    NOT ` + at.isRevoked("c.serial") + `
 			ON     CONFLICT DO NOTHING
 			RETURNING serial
 		), noted AS (` + audit.Insert + `

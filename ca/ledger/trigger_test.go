@@ -190,7 +190,7 @@ func TestOnePoisonedRowCostsTheOthersNothing(t *testing.T) {
 	mend()
 	must(t, l.Complete(t.Context(), completion(intents[bad].Serial)))
 	mend = broken(t, db, "revocation", poison)
-	check("revocation", together(t, db, "blocked_key", n, func(i int) error { return l.Revoke(t.Context(), revocation(intents[i].Serial)) }))
+	check("revocation", together(t, db, "revocation", n, func(i int) error { return l.Revoke(t.Context(), revocation(intents[i].Serial)) }))
 	mend()
 	must(t, l.Revoke(t.Context(), revocation(intents[bad].Serial)))
 	if n := number(t, db, `SELECT count(*) FROM fact WHERE serial IS NOT NULL`); n != 2*len(intents) {
