@@ -11,37 +11,37 @@ import (
 // without a validation is not believed to be pending, nor a remembered order not to be finalized.
 type memory struct {
 	mu     sync.Mutex
-	ring   [rememberedOrders]uid.UID
-	next   int
+	line   []uid.UID         // of orders, the oldest first
 	orders map[uid.UID]Order // as they were made
 	claims map[uid.UID]Authorization
 }
 
+// How much is remembered: what clients are at just now.
 const (
 	rememberedOrders = 512
-	rememberedNames  = 8 // of an order; those with more are read
+	rememberedClaims = 8192 // of all orders
 )
 
 func newMemory() *memory {
 	return &memory{orders: make(map[uid.UID]Order), claims: make(map[uid.UID]Authorization)}
 }
 
-// made remembers an order that is recorded.
+// made remembers an order that is recorded, and forgets the oldest ones for it.
 func (m *memory) made(o Order) {
-	if len(o.Names) > rememberedNames {
-		return
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, a := range m.orders[m.ring[m.next]].Authorizations {
-		delete(m.claims, a.ID)
-	}
-	delete(m.orders, m.ring[m.next])
-	m.ring[m.next] = o.ID
-	m.next = (m.next + 1) % len(m.ring)
+	m.line = append(m.line, o.ID)
 	m.orders[o.ID] = o
 	for _, a := range o.Authorizations {
 		m.claims[a.ID] = a
+	}
+	for len(m.line) > rememberedOrders || len(m.claims) > rememberedClaims {
+		oldest := m.line[0]
+		m.line = m.line[1:]
+		for _, a := range m.orders[oldest].Authorizations { // another order that rests on one of them is read then
+			delete(m.claims, a.ID)
+		}
+		delete(m.orders, oldest)
 	}
 }
 

@@ -46,12 +46,15 @@ func (a Authorization) Proof() int64 {
 
 // Methods returns the methods that may prove a.
 func (a Authorization) Methods() []Method {
-	if wild, err := cert.ParseDNS("*." + a.Name.Value()); a.Subdomains && err == nil {
+	if !a.Subdomains {
+		return MethodsFor(a.Name)
+	}
+	if wild, err := cert.ParseDNS("*." + a.Name.Value()); err == nil {
 		// RFC 9444 §4.1 leaves it to policy. Ours is that of wildcards: whoever answers for one host has not shown control of
 		// all below it; only the zone shows that.
 		return MethodsFor(wild)
 	}
-	return MethodsFor(a.Name)
+	return nil
 }
 
 // covers reports whether a valid a shows control of n. A wildcard is shown by its own authorization alone (RFC 8555 §7.1.3).

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -77,12 +79,21 @@ func ParseDNS(s string) (Name, error) {
 	if numeric(labels[len(labels)-1]) {
 		return refuse("ends in an all-digit or hexadecimal label, which reads as an address (RFC 3696 §2; WHATWG URL §3.5)")
 	}
+	if !slices.ContainsFunc(labels, international) {
+		return Name{DNS, s}, nil
+	}
 	if a, err := strictNames.ToASCII(rest); err != nil {
 		return refuse("has a label that is not valid IDNA 2008 (RFC 5891 §5.4)")
 	} else if a != rest {
 		return refuse("is not in A-label form: use " + strings.Replace(s, rest, a, 1))
 	}
 	return Name{DNS, s}, nil
+}
+
+// international reports whether IDNA has anything to say of a label that badLabel took: one that is not ASCII, or that has
+// hyphens where A-labels have them (RFC 5890 §2.3.1). Most names have none.
+func international(l string) bool {
+	return len(l) > 3 && l[2:4] == "--" || strings.ContainsFunc(l, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 func badLabel(l string) string {
