@@ -137,7 +137,10 @@ func (c choice) args(made time.Time, more ...any) []any {
 	return append([]any{c.id, c.authority, c.profile, c.scope, c.nameMark, c.keyMark, c.listed, c.since, c.upto, made}, more...)
 }
 
-// narrowed has an index find what c touches, where there is one for it. It says nothing that touches does not.
+// narrow reports whether an index finds what c touches. Else certificates are walked, some at a time.
+func (c choice) narrow() bool { return c.keyMark != nil || c.nameMark != nil }
+
+// narrowed has that index find it. It says nothing that touches does not.
 func (c choice) narrowed(v leaf) string {
 	switch {
 	case c.keyMark != nil:
@@ -150,14 +153,27 @@ func (c choice) narrowed(v leaf) string {
 			UNION ALL
 			SELECT serial FROM ` + v.of("further_name") + ` WHERE mark = $5
 		)`
-	case c.listed:
-		return `
-		AND    i.serial IN (SELECT serial FROM incident_certificate WHERE incident = $1)`
-	case c.scope != nil:
-		return `
-		AND    i.scope IN (SELECT id FROM scope WHERE $4 IN (tenant, parent, path))`
 	}
 	return ""
+}
+
+// until returns the serial up to which v is walked at once, from after from on.
+func (l *Ledger) until(ctx context.Context, v leaf, c choice, from []byte, most int) ([]byte, error) {
+	if c.narrow() {
+		return v.ceiling(), nil
+	}
+	var to []byte
+	err := l.db.QueryRow(ctx, `
+		SELECT serial
+		FROM   `+v.of("intent")+`
+		WHERE  serial > $1
+		ORDER  BY serial
+		OFFSET $2
+		LIMIT  1`, from, most-1).Scan(&to)
+	if errors.Is(err, pgx.ErrNoRows) || missingTable(err) {
+		return v.ceiling(), nil
+	}
+	return to, err
 }
 
 // held returns the partitions that can hold what c touches, the youngest last.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,12 +22,17 @@ func (v leaf) members(c choice) string {
 		FROM   n
 		CROSS  JOIN ` + v.of("intent") + ` i
 		JOIN   ` + v.of("outcome") + ` o ON o.serial = i.serial AND o.signature IS NOT NULL` + v.revoked() + v.successor() + `
-		WHERE  i.not_after >= n.made_at` + v.touches() + c.narrowed(v) + `
+		WHERE  i.serial > $12
+		AND    i.serial <= $13
+		AND    i.not_after + interval '0' >= n.made_at` + v.touches() + c.narrowed(v) + ` -- the sum keeps another index out of it
 		AND    (r.serial IS NULL OR r.revoked_at >= date_trunc('second', n.made_at))`
 }
 
 // fate spells incident.Fate; $11 is now.
 const fate = `CASE WHEN r.serial IS NOT NULL THEN 'revoked' WHEN p.by IS NOT NULL THEN 'replaced' WHEN i.not_after < $11 THEN 'expired' ELSE 'waiting' END`
+
+// walkedAtOnce is how many certificates a statement looks at to count them.
+const walkedAtOnce = 20_000
 
 // Count implements incident.Book. It counts the youngest epochs first.
 func (l *Ledger) Count(ctx context.Context, i incident.Incident, now time.Time) (t incident.Tally, err error) {
@@ -44,7 +50,7 @@ func (l *Ledger) Count(ctx context.Context, i incident.Incident, now time.Time) 
 		return t, err
 	}
 	for _, v := range slices.Backward(leaves) {
-		err := l.countIn(ctx, v, c, i.At, now, &t)
+		err := l.walk(ctx, v, c, c.since, walkedAtOnce, func(from, to []byte) error { return l.countIn(ctx, v, c, i.At, now, from, to, &t) })
 		if ctx.Err() != nil {
 			return t, nil
 		}
@@ -56,10 +62,25 @@ func (l *Ledger) Count(ctx context.Context, i incident.Incident, now time.Time) 
 	return t, nil
 }
 
-func (l *Ledger) countIn(ctx context.Context, v leaf, c choice, made, now time.Time, t *incident.Tally) error {
+// walk calls do for each part of v after from, until it returns an error.
+func (l *Ledger) walk(ctx context.Context, v leaf, c choice, from []byte, most int, do func(from, to []byte) error) error {
+	for slices.Compare(from, v.ceiling()) < 0 {
+		to, err := l.until(ctx, v, c, from, most)
+		if err != nil {
+			return err
+		}
+		if err := do(from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+func (l *Ledger) countIn(ctx context.Context, v leaf, c choice, made, now time.Time, from, to []byte, t *incident.Tally) error {
 	rows, err := l.db.Query(ctx, literal+`
 		SELECT `+fate+`, count(*)`+v.members(c)+`
-		GROUP  BY 1`, c.args(made, now)...)
+		GROUP  BY 1`, c.args(made, now, from, to)...)
 	if err != nil {
 		return err
 	}
@@ -98,24 +119,39 @@ func (l *Ledger) Members(ctx context.Context, i incident.Incident, of incident.F
 	}
 	var out []incident.Member
 	for _, v := range leaves {
-		rows, err := l.db.Query(ctx, literal+`
-			SELECT i.serial, (SELECT path FROM scope WHERE id = i.scope), i.profile, i.not_after, `+fate+`, p.by`+v.members(c)+`
-			AND    i.serial > $12
-			AND    ($13 = '' OR `+fate+` = $13)
-			ORDER  BY i.serial
-			LIMIT  $14`, c.args(i.At, now, from, string(of), p.Limit-len(out))...)
-		if err != nil {
-			return nil, err
+		err := l.walk(ctx, v, c, from, walkedAtOnce, func(from, to []byte) error {
+			found, err := l.membersIn(ctx, v, c, i.At, now, from, to, of, p.Limit-len(out))
+			out = append(out, found...)
+			if err == nil && len(out) >= p.Limit {
+				err = errEnough
+			}
+			return err
+		})
+		if errors.Is(err, errEnough) {
+			break
 		}
-		found, err := pgx.CollectRows(rows, member)
 		if err != nil && !missingTable(err) {
 			return nil, err
 		}
-		if out = append(out, found...); len(out) >= p.Limit {
-			break
-		}
 	}
 	return out, nil
+}
+
+// errEnough ends a walk.
+var errEnough = errors.New("a page is full")
+
+func (l *Ledger) membersIn(
+	ctx context.Context, v leaf, c choice, made, now time.Time, from, to []byte, of incident.Fate, limit int,
+) ([]incident.Member, error) {
+	rows, err := l.db.Query(ctx, literal+`
+		SELECT i.serial, (SELECT path FROM scope WHERE id = i.scope), i.profile, i.not_after, `+fate+`, p.by`+v.members(c)+`
+		AND    ($14 = '' OR `+fate+` = $14)
+		ORDER  BY i.serial
+		LIMIT  $15`, c.args(made, now, from, to, string(of), limit)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, member)
 }
 
 func member(r pgx.CollectableRow) (m incident.Member, err error) {
@@ -161,27 +197,34 @@ func (l *Ledger) below(ctx context.Context, c choice, i incident.Incident) ([][]
 	suffix := []byte("." + i.Choice.Below)
 	var list [][]byte
 	for _, v := range leaves {
-		from := c.since
-		for more := true; more; {
-			var read []named
-			read, err = l.namedIn(ctx, v, wide, i.At, from)
-			if ctx.Err() != nil || len(list) > mostListed {
-				return nil, fmt.Errorf("%w: choose by scope or authority too", incident.ErrUncounted)
-			}
-			if err != nil && !missingTable(err) {
-				return nil, err
-			}
-			for _, r := range read {
-				ok, err := l.ends(ctx, r, suffix)
-				if err != nil {
-					return nil, err
-				}
-				if ok {
-					list = append(list, r.serial)
-				}
-				from = r.serial
-			}
-			more = len(read) == listedAtOnce
+		err := l.walk(ctx, v, wide, c.since, listedAtOnce, func(from, to []byte) error {
+			found, err := l.belowIn(ctx, v, wide, i.At, from, to, suffix)
+			list = append(list, found...)
+			return err
+		})
+		if ctx.Err() != nil || len(list) > mostListed {
+			return nil, fmt.Errorf("%w: choose by scope or authority too", incident.ErrUncounted)
+		}
+		if err != nil && !missingTable(err) {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (l *Ledger) belowIn(ctx context.Context, v leaf, c choice, made time.Time, from, to, suffix []byte) ([][]byte, error) {
+	read, err := l.namedIn(ctx, v, c, made, from, to)
+	if err != nil {
+		return nil, err
+	}
+	var list [][]byte
+	for _, r := range read {
+		ok, err := l.ends(ctx, r, suffix)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			list = append(list, r.serial)
 		}
 	}
 	return list, nil
@@ -190,12 +233,10 @@ func (l *Ledger) below(ctx context.Context, c choice, i incident.Incident) ([][]
 // A named is a certificate to be read for its names.
 type named struct{ serial, tbs []byte }
 
-func (l *Ledger) namedIn(ctx context.Context, v leaf, c choice, made time.Time, from []byte) ([]named, error) {
+func (l *Ledger) namedIn(ctx context.Context, v leaf, c choice, made time.Time, from, to []byte) ([]named, error) {
 	rows, err := l.db.Query(ctx, literal+`
 		SELECT i.serial, i.tbs`+v.members(c)+`
-		AND    i.serial > $11
-		ORDER  BY i.serial
-		LIMIT  $12`, c.args(made, from, listedAtOnce)...)
+		AND    i.not_after > $11`, c.args(made, time.Time{}, from, to)...)
 	if err != nil {
 		return nil, err
 	}

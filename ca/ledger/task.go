@@ -18,8 +18,8 @@ import (
 // transaction moves the incident's cursor from where it was, so that a step is done once, whoever does it and wherever it
 // was cut short. When all is walked and whatever was being issued has landed, the youngest are walked once more.
 
-// stepSize is how many certificates a step revokes.
-const stepSize = 4096
+// stepSize is how many certificates a step looks at.
+const stepSize = 8192
 
 // Due implements incident.Book.
 func (l *Ledger) Due(ctx context.Context, now time.Time) ([]uid.UID, error) {
@@ -85,7 +85,11 @@ func (l *Ledger) Step(ctx context.Context, id uid.UID, now time.Time) (more bool
 		return false, err
 	}
 	if len(leaves) > 0 {
-		return true, l.end(ctx, leaves[0], t, now)
+		to, err := l.until(ctx, leaves[0], t.choice, t.cursor, stepSize)
+		if err != nil {
+			return false, err
+		}
+		return true, l.end(ctx, leaves[0], t, to, now)
 	}
 	return l.settle(ctx, t, now)
 }
@@ -106,9 +110,9 @@ func (l *Ledger) task(ctx context.Context, id uid.UID) (task, error) {
 		Scan(&t.authority, &t.profile, &t.scope, &t.nameMark, &t.keyMark, &t.listed, &t.since, &t.upto, &t.revoking, &t.cursor, &t.passes)
 }
 
-// end revokes the next certificates of v. Of everything, intents that nothing was signed for yet are among them: their
+// end revokes the certificates of v up to to. Of everything, intents that nothing was signed for yet are among them: their
 // completion is refused. Otherwise who has a successor is spared.
-func (l *Ledger) end(ctx context.Context, v leaf, t task, now time.Time) error {
+func (l *Ledger) end(ctx context.Context, v leaf, t task, to []byte, now time.Time) error {
 	spared := `
 			JOIN   ` + v.of("outcome") + ` o ON o.serial = i.serial AND o.signature IS NOT NULL` + v.successor()
 	unless := `
@@ -129,20 +133,19 @@ func (l *Ledger) end(ctx context.Context, v leaf, t task, now time.Time) error {
 			FROM   n
 			CROSS  JOIN `+v.of("intent")+` i`+spared+`
 			WHERE  i.serial > $11
-			AND    i.not_after >= $10`+v.touches()+t.narrowed(v)+unless+`
+			AND    i.serial <= $13
+			AND    i.not_after + interval '0' >= $10`+v.touches()+t.narrowed(v)+unless+`
 			AND    NOT EXISTS (SELECT FROM `+v.of("revocation")+` WHERE serial = i.serial OFFSET 0)
-			ORDER  BY i.serial
-			LIMIT  $13
 		), ended AS (
 			INSERT INTO `+v.of("revocation")+` (serial, revoked_at, authority, scope, reason, at)
 			SELECT c.serial, date_trunc('second', n.revoking_at), c.authority, c.scope, n.reason, n.revoking_at
 			FROM   chosen c CROSS JOIN n
 			ON     CONFLICT DO NOTHING
-			RETURNING serial
+			RETURNING serial, scope
 		), noted AS (
 			INSERT INTO fact (at, scope, what, actor, serial, subject, why)
-			SELECT $10, c.scope, '`+audit.Revoke+`', n.actor, c.serial, 'incident ' || encode(n.id, 'hex'), $14
-			FROM   ended JOIN chosen c USING (serial) CROSS JOIN n
+			SELECT $10, e.scope, '`+audit.Revoke+`', n.actor, e.serial, 'incident ' || encode(n.id, 'hex'), $14
+			FROM   ended e CROSS JOIN n
 		), told AS (
 			SELECT pg_notify('`+RevokedChannel+`', '')
 			FROM   ended
@@ -150,12 +153,9 @@ func (l *Ledger) end(ctx context.Context, v leaf, t task, now time.Time) error {
 		)
 		UPDATE incident
 		SET    revoked = revoked + (SELECT count(*) FROM ended) + 0 * (SELECT count(*) FROM told),
-		       cursor = CASE
-		           WHEN (SELECT count(*) FROM chosen) < $13 THEN $15
-		           ELSE (SELECT serial FROM chosen ORDER BY serial DESC LIMIT 1)
-		       END
+		       cursor = $13
 		WHERE  id = (SELECT id FROM n)`,
-		t.args(now, t.cursor, t.passes, stepSize, t.reason, v.ceiling())...)
+		t.args(now, t.cursor, t.passes, to, t.reason)...)
 	if missingTable(err) { // the epoch has left, and all that it held had expired
 		_, err = l.db.Exec(ctx, `
 			UPDATE incident
