@@ -30,7 +30,7 @@ func (s *Server) Respond(ctx context.Context, h Holder, said Answer) (Authorizat
 		return Authorization{}, notFound("challenge")
 	}
 	a, known := s.memory.claim(id, h.ID)
-	if !known {
+	if !known || a.Attempt != nil { // another replica may have tried it since
 		var err error
 		if a, err = s.Authorization(ctx, h, id); err != nil {
 			return Authorization{}, err

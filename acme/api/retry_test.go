@@ -247,3 +247,36 @@ func waitFor(t *testing.T, so func() bool) {
 	}
 	t.Fatal("it never was so")
 }
+
+func TestAnOldFinalizationIsIssuedOnlyWithPermission(t *testing.T) {
+	for what, c := range map[string]struct {
+		forbidden *acme.Problem
+		after     time.Duration
+		want      string
+	}{
+		"permitted":                     {nil, 9 * time.Hour, "valid"},
+		"forbidden":                     {acme.NewProblem(acme.CAA, "forbidden since"), 9 * time.Hour, "invalid"},
+		"not found out":                 {acme.NewProblem(acme.DNS, "no answer"), 9 * time.Hour, "processing"},
+		"not found out until it is due": {acme.NewProblem(acme.DNS, "no answer"), 8 * 24 * time.Hour, "invalid"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := &outside{}
+			s, one := newSite(t, options{
+				validator: w, config: func(c *acme.Config) { c.Permission = w },
+				issuer: func(i acme.Issuer) acme.Issuer { return dying{i} },
+			})
+			a := one.register(t)
+			url, o := a.order(t, "dns:a.demo.test")
+			a.prove(t, o, "http-01")
+			a.finalize(t, a.wait(t, url), "dns:a.demo.test")
+			s.Advance(c.after)
+			w.forbid(c.forbidden)
+			two := s.replica(t, options{validator: w, config: func(c *acme.Config) { c.Permission = w }})
+			must(t, two.server.Recover(t.Context()))
+			a.nonce = ""
+			if got := a.post(t, url, "").json(t); got["status"] != c.want {
+				t.Errorf("order %v, want %s", got, c.want)
+			}
+		})
+	}
+}

@@ -153,6 +153,8 @@ type ACME struct {
 	// dns-account-01: draft-ietf-acme-dns-account-label-02, dns-persist-01: draft-ietf-acme-dns-persist-01,
 	// device-attest-01: draft-ietf-acme-device-attest-09. Another version than this program's is an error. Default: none.
 	Drafts map[string]string `yaml:"drafts"`
+	// Perspectives are places elsewhere that must see what we see. Default: none.
+	Perspectives Perspectives `yaml:"perspectives"`
 	// Attestation says whose statements about devices count. Required with device-attest-01. Default: nobody's.
 	Attestation Attestation `yaml:"attestation"`
 }
