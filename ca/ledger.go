@@ -126,6 +126,8 @@ type Ledger interface {
 	Select(ctx context.Context, q Query) (Page, error)
 	// Revoke records r once. ErrNotFound, ErrAlreadyRevoked, ErrCallerRevoked.
 	Revoke(ctx context.Context, r Revocation) error
+	// Receipts returns what first carried a revocation.
+	Receipts(ctx context.Context, s cert.Serial) ([]Receipt, error)
 	// Refuse records a refusal.
 	Refuse(ctx context.Context, f audit.Fact) error
 	// AddAuthority records an authority whose key exists. ErrConflict: one of that name is there.

@@ -27,10 +27,10 @@ import (
 // or public.
 type PublicConfig struct {
 	CA     *ca.CA
-	Lists  http.Handler                               // of what was revoked, one a shard: ca/crl
+	Lists  http.Handler                              // of what was revoked, one a shard: ca/crl
 	Bundle func(ctx context.Context) (Bundle, error) // every authority's
 	OCSP   http.Handler
-	Below    web.Table // the problems of what the CA stands on
+	Below  web.Table // the problems of what the CA stands on
 }
 
 // Public returns the door of the public listener.

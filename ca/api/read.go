@@ -50,7 +50,15 @@ func (d *door) shown(ctx context.Context, who identity.Caller, within identity.S
 	if err != nil {
 		return Certificate{}, err
 	}
-	return d.certificate(c), nil
+	out := d.certificate(c)
+	if c.Revoked != nil {
+		all, err := d.CA.Receipts(ctx, s)
+		if err != nil {
+			return Certificate{}, err
+		}
+		out.Receipts = receipts(all)
+	}
+	return out, nil
 }
 
 // A Filter narrows a list of certificates.

@@ -2,8 +2,11 @@ package api
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"codeberg.org/dataverket/segl/ca"
@@ -36,7 +39,34 @@ type Revocation struct {
 // A Certificate is a Summary with the certificate itself.
 type Certificate struct {
 	Summary
-	Certificate string `json:"certificate" required:"true" description:"PEM: the certificate and the authorities above it, without the root (RFC 8555 §9.1)."`
+	Receipts    []Receipt `json:"receipts,omitempty" description:"What first told relying parties of its revocation. What has not yet is not here."`
+	Certificate string    `json:"certificate" required:"true" description:"PEM: the certificate and the authorities above it, without the root (RFC 8555 §9.1)."`
+}
+
+// A Receipt is the first list of its kind, or the first OCSP answer of a site, that told of a revocation.
+type Receipt struct {
+	Medium string   `json:"medium" required:"true" enum:"crl,ocsp" description:"crl or ocsp."`
+	Site   int      `json:"site" required:"true"`
+	At     web.Time `json:"at" required:"true"`
+	List   string   `json:"list,omitempty" description:"Name of the list: its epoch, and its part where there are several; 0 is the list of all epochs."`
+	Number int64    `json:"number,omitempty" description:"The list's number (RFC 5280 §5.2.3)."`
+	Answer string   `json:"answer,omitempty" description:"SHA-256 of the OCSP answer in DER, in hex."`
+}
+
+func receipts(all []ca.Receipt) []Receipt {
+	out := make([]Receipt, len(all))
+	for i, r := range all {
+		out[i] = Receipt{Medium: "ocsp", Site: int(r.Site), At: web.Time{Time: r.At}}
+		if r.List == nil {
+			out[i].Answer = hex.EncodeToString(r.Answer[:])
+			continue
+		}
+		out[i].Medium, out[i].Number, out[i].List = "crl", r.List.Number, strconv.Itoa(int(r.List.Epoch))
+		if r.List.Parts > 1 {
+			out[i].List += fmt.Sprintf("-%02x", r.List.Part)
+		}
+	}
+	return out
 }
 
 // Issued is a Certificate that was just made.
@@ -62,7 +92,7 @@ func (d *door) summary(c ca.Certificate) Summary {
 }
 
 func (d *door) certificate(c ca.Certificate) Certificate {
-	return Certificate{d.summary(c), chainPEM(c)}
+	return Certificate{Summary: d.summary(c), Certificate: chainPEM(c)}
 }
 
 // chainPEM is c and what is above it, each certifying the one before (RFC 8446 §4.4.2).

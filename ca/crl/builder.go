@@ -104,7 +104,7 @@ func (b *Builder) prepare(ctx context.Context, term int64, now time.Time) error 
 	var within []Reach
 	for _, a := range b.Authorities() {
 		b.byID[a.ID] = a
-		ids, within = append(ids, a.ID), append(within, Reach{a.ID, a.oldest(now)})
+		ids, within = append(ids, a.ID), append(within, a.Reach(now))
 	}
 	if b.shards == nil || b.term != term {
 		if err := b.load(ctx, ids); err != nil {
@@ -275,7 +275,7 @@ func (b *Builder) renew(ctx context.Context, a Authority, h *shard) error {
 	if err != nil || !changed {
 		return err
 	}
-	p.Previous, p.Term, p.At = h.Number, b.term, now
+	p.Previous, p.Term = h.Number, b.term
 	p.ThisUpdate, p.NextUpdate = now.Add(-backdate), now.Add(Life)
 	for _, least := range []time.Time{h.ThisUpdate, h.list.latest.Truncate(time.Second)} { // a list does not tell what happened after it
 		if least.After(p.ThisUpdate) {
@@ -294,11 +294,11 @@ func (b *Builder) renew(ctx context.Context, a Authority, h *shard) error {
 
 	// 3. Publish, if the shard is still where it was and the duty ours. A crash before this leaves the number unused; the next
 	// run takes it.
+	p.At = b.Now()
 	if err := b.Shards.Publish(ctx, p); err != nil {
 		return err
 	}
 	if b.Published != nil {
-		p.At = b.Now()
 		b.Published(p)
 	}
 	h.Standing, h.pending, h.doubt = p.Standing, nil, false
@@ -339,6 +339,7 @@ func (h *shard) follow(p *Publication, now time.Time) (changed bool, err error) 
 		h.pending = nil
 		return false, err
 	}
+	p.Fresh = h.pending
 	if h.delta.count > max(deltaMost, h.list.count/4) {
 		h.delta, p.Base, p.BaseAt = newBody(0), p.Number, now
 	}

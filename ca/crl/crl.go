@@ -72,6 +72,7 @@ type Entry struct {
 	Serial cert.Serial
 	At     time.Time
 	Reason cert.Reason // Unspecified for what was abandoned
+	Asked  time.Time   // to the microsecond; zero where that is not known. Lists do not say it
 }
 
 // An Ending is an entry of an authority, and the transaction that made it.
@@ -107,6 +108,7 @@ type Publication struct {
 	Term       int64 // under which the Duty is held
 	At         time.Time
 	DER, Delta []byte
+	Fresh      []Entry // what it has and the list before it had not; empty where all was read anew
 }
 
 // Shards is what lists are built from and stored in. Implementations are safe for concurrent use.
@@ -197,6 +199,9 @@ func (a Authority) life() time.Duration {
 
 // oldest is the first epoch that may hold something that has not expired.
 func (a Authority) oldest(now time.Time) uid.Epoch { return uid.EpochOf(now.Add(-a.life())) - 1 }
+
+// Reach is what of a may not have expired.
+func (a Authority) Reach(now time.Time) Reach { return Reach{a.ID, a.oldest(now)} }
 
 // shardOf returns the shard of an epoch's parts that s stands in.
 func shardOf(authority int, s cert.Serial, parts int) Shard {

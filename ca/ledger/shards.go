@@ -142,7 +142,7 @@ func (l *Ledger) Since(ctx context.Context, within []crl.Reach, seen crl.Snapsho
 	for _, at := range leaves {
 		if ids := l.reached(at, within); len(ids) > 0 {
 			b.Queue(`
-				SELECT authority, xid::text::bigint, serial, revoked_at, reason
+				SELECT authority, xid::text::bigint, serial, revoked_at, reason, at
 				FROM   `+at.of("revocation")+`
 				WHERE  authority = ANY ($1::integer[])
 				AND    xid >= pg_snapshot_xmin($2::text::pg_snapshot)
@@ -192,9 +192,13 @@ func endingsOf(results pgx.BatchResults, ending func(crl.Ending)) error {
 		serial []byte
 		at     time.Time
 		reason int16
+		asked  *time.Time
 	)
-	_, err = pgx.ForEachRow(rows, []any{&e.Authority, &e.Transaction, &serial, &at, &reason}, func() (err error) {
+	_, err = pgx.ForEachRow(rows, []any{&e.Authority, &e.Transaction, &serial, &at, &reason, &asked}, func() (err error) {
 		if e.Entry, err = entryOf(serial, at, reason); err == nil {
+			if asked != nil {
+				e.Asked = *asked
+			}
 			ending(e)
 		}
 		return err
@@ -273,7 +277,7 @@ func (l *Ledger) Publish(ctx context.Context, p crl.Publication) error {
 			WITH moved AS (
 				INSERT INTO crl (authority, epoch, part, number, this_update, next_update, seen, entries, size, delta_size, base, base_at)
 				SELECT $1, $2, $3, $4, $5, $6, $7::text::pg_snapshot, $8, $9, $10, $11, $12
-				WHERE  $13 = 0 OR EXISTS (SELECT FROM crl WHERE authority = $1 AND epoch = $2 AND part = $3)
+				WHERE  $13::bigint = 0 OR EXISTS (SELECT FROM crl WHERE authority = $1 AND epoch = $2 AND part = $3)
 				ON     CONFLICT (authority, epoch, part) DO UPDATE
 				SET    number = excluded.number, this_update = excluded.this_update, next_update = excluded.next_update, seen = excluded.seen,
 				       entries = excluded.entries, size = excluded.size, delta_size = excluded.delta_size, base = excluded.base,

@@ -20,6 +20,8 @@ type answer struct {
 	thisUpdate time.Time
 	until      time.Time // when it is no longer given again
 	tag        string
+	sum        [32]byte // SHA-256 of der
+	revoked    bool     // it says so of one
 }
 
 // cacheMost bounds each generation; an answer is about 1 kB.
@@ -89,6 +91,15 @@ func (c *cache) land(f *flight, k cacheKey, a *answer) bool {
 		c.keepLocked(k, a)
 	}
 	return true
+}
+
+// put keeps a, which no notice can make untrue.
+func (c *cache) put(k cacheKey, a *answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.deaf {
+		c.keepLocked(k, a)
+	}
 }
 
 func (c *cache) leaveLocked(s cert.Serial, f *flight) {

@@ -23,8 +23,9 @@ type delegate struct {
 	key       *ecdsa.PrivateKey
 	notBefore time.Time
 	notAfter  time.Time
-	id        []byte // ResponderID
-	certs     []byte // [0] EXPLICIT SEQUENCE OF Certificate: its own
+	id        []byte     // ResponderID
+	certs     []byte     // [0] EXPLICIT SEQUENCE OF Certificate: its own
+	named     issuerHash // the authority, by SHA-1
 }
 
 // enrol makes a key and has it certified.
@@ -49,7 +50,9 @@ func (r *Responder) enrol(ctx context.Context, a Authority) (*delegate, error) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(c.Raw) })
 	})
 	d.certs = certs.BytesOrPanic()
-	return d, nil
+	by, err := a.issuerHashes()
+	d.named = by[0]
+	return d, err
 }
 
 // responderID names the responder as Config says.

@@ -81,4 +81,6 @@ type Config struct {
 	// ByName makes answers name their responder by its certificate's subject. Without it they do by its key, which is
 	// shorter and what RFC 5019 §2.2.2 prefers; clients must know both (RFC 6960 §4.2.2.3).
 	ByName bool
+	// Told is given the receipt of each answer that tells of one revocation, before it leaves. It must not block. Nil: nobody is.
+	Told func(Receipt)
 }

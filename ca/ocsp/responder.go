@@ -125,6 +125,9 @@ func (r *Responder) fresh(ctx context.Context, d *delegate, q request, key cache
 			keep = a
 		}
 		if r.cache.land(f, key, keep) {
+			if r.Told != nil && a != nil && a.revoked && len(serials) == 1 {
+				r.Told(Receipt{serials[0], r.Now(), a.sum})
+			}
 			return a, refused
 		}
 	}
@@ -170,20 +173,37 @@ func (r *Responder) live(ctx context.Context, d *delegate, q request, serials []
 		keep = keep && s.State != Unknown
 		singles = append(singles, single{c.der, s})
 	}
-	der, err := d.sign(now, singles, q.nonce)
+	a, err := d.answer(now, singles, q.nonce)
 	if err != nil {
 		return nil, internalError
 	}
-	a := &answer{der: der, authority: d.authority.ID, thisUpdate: now.Add(-backdate)}
-	if keep && q.nonce == nil {
-		a.until = now.Add(CacheLife)
-		if next := d.nextUpdate(now); next.Before(a.until) {
-			a.until = next
-		}
-		sum := sha256.Sum256(der)
-		a.tag = `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	if !keep {
+		a.until, a.tag = time.Time{}, ""
 	}
 	return a, 0
+}
+
+// answer signs one and says how long it may be given again: not at all with a nonce.
+func (d *delegate) answer(now time.Time, singles []single, nonce []byte) (*answer, error) {
+	der, err := d.sign(now, singles, nonce)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{der: der, authority: d.authority.ID, thisUpdate: now.Add(-backdate), sum: sha256.Sum256(der)}
+	for _, s := range singles {
+		if s.status.State == Revoked {
+			a.revoked = true
+		}
+	}
+	if nonce != nil {
+		return a, nil
+	}
+	a.until = now.Add(CacheLife)
+	if next := d.nextUpdate(now); next.Before(a.until) {
+		a.until = next
+	}
+	a.tag = `"` + base64.RawURLEncoding.EncodeToString(a.sum[:16]) + `"`
+	return a, nil
 }
 
 // ours returns the serials that may be this service's.

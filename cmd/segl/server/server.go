@@ -265,6 +265,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	background.Go(func() { s.hear(ctx) })
 	background.Go(func() { s.selfcert.Run(ctx) })
 	background.Go(func() { s.delegates(ctx) })
+	background.Go(func() { s.status.receipts.run(ctx) })
 	background.Go(func() { s.authorities(ctx) })
 	background.Go(func() { s.watchFence(ctx) })
 	background.Go(func() { s.feed.Run(ctx) })
@@ -316,11 +317,7 @@ func (s *Server) hear(ctx context.Context) {
 				if payload == "" { // many at once
 					s.ended(cert.Serial{})
 				}
-				for text := range strings.FieldsSeq(payload) {
-					if serial, err := cert.ParseSerial(text); err == nil {
-						s.ended(serial)
-					}
-				}
+				s.endedAll(payload)
 			case tenancy.Channel:
 				s.reloadScopes(ctx)
 			case sealstore.FenceChannel:
@@ -333,12 +330,25 @@ func (s *Server) hear(ctx context.Context) {
 	})
 }
 
+// endedAll reads a notice: serials, or nothing where too many ended to be named.
+func (s *Server) endedAll(payload string) {
+	if payload == "" {
+		s.ended(cert.Serial{})
+	}
+	for text := range strings.FieldsSeq(payload) {
+		if serial, err := cert.ParseSerial(text); err == nil {
+			s.ended(serial)
+		}
+	}
+}
+
 // ended makes this replica forget what it believed about a serial that is revoked, the zero Serial being many, and wakes the
-// lists duty. An authority's own certificate may be among them.
+// duties that publish it. An authority's own certificate may be among them.
 func (s *Server) ended(serial cert.Serial) {
 	s.standing.Drop(serial)
 	s.status.drop(serial)
 	wake(s.revoked)
+	wake(s.status.receipts.wake)
 	for _, a := range s.ca.Authorities() {
 		if own, ok := a.Serial(); ok && (serial.IsZero() || own == serial) {
 			wake(s.changed)

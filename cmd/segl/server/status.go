@@ -23,24 +23,27 @@ import (
 type status struct {
 	lists     crl.Config
 	responder *ocsp.Responder
+	receipts  *receipts
 }
 
 // openStatus makes the lists that are missing before anybody is served: a certificate that leaves never names a list that
 // is not there.
 func (s *Server) openStatus(ctx context.Context) error {
-	s.status = &status{lists: crl.Config{Shards: s.ledger, Authorities: s.signers, Now: s.now}}
+	kept := newReceipts(s.ledger, s.reach, s.registry, s.log)
+	s.status = &status{receipts: kept, lists: crl.Config{Shards: s.ledger, Authorities: s.signers, Now: s.now, Published: kept.published}}
 	builder := crl.New(s.status.lists)
 	lists := duty.Duty{Name: crl.Duty, Every: time.Second, Wake: s.revoked, Once: builder.RunOnce}
 	if err := s.firstLists(ctx, lists); err != nil {
 		return fmt.Errorf("making the first lists: %w", err)
 	}
-	s.status.responder = ocsp.New(ocsp.Config{Ledger: s.ledger, Enroller: s.ca, Authorities: s.answerers, Now: s.now, ByName: s.cfg.OCSP.ByName})
+	s.status.responder = ocsp.New(ocsp.Config{Ledger: s.ledger, Enroller: s.ca, Authorities: s.answerers, Now: s.now, ByName: s.cfg.OCSP.ByName, Told: kept.gathered.Add})
+	kept.responder = s.status.responder
 	s.status.responder.Deafen() // until the notices arrive
 	if err := s.status.responder.RunOnce(ctx); err != nil {
 		return err
 	}
 	lists.Once = paced(listsGap, lists.Once)
-	s.duties = append(s.duties, lists)
+	s.duties = append(s.duties, lists, kept.duty())
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "segl_lists_next_update_seconds", Help: "Unix time at which the first of the live lists ends.",
 	}, func() float64 {
@@ -128,6 +131,15 @@ func (s *Server) signers() []crl.Authority {
 			ID: a.ID, Name: a.Name, Certificate: a.Certificate, Key: a.Key, URL: s.cfg.URLs.Public + "/crl/" + a.Name + "/", Life: life,
 			NoWhole: slices.Contains(s.cfg.Lists.WithoutWhole, a.Name),
 		})
+	}
+	return out
+}
+
+// reach is what may still be revoked and published.
+func (s *Server) reach() []crl.Reach {
+	var out []crl.Reach
+	for _, a := range s.signers() {
+		out = append(out, a.Reach(s.now()))
 	}
 	return out
 }
