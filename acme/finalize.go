@@ -37,6 +37,9 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	if status := o.Status(s.Now()); status != Ready {
 		return Order{}, notReady(status)
 	}
+	if err := s.offered(ctx, o); err != nil {
+		return Order{}, err
+	}
 	if err := s.permit(ctx, h, o); err != nil {
 		return Order{}, err
 	}

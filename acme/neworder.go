@@ -99,6 +99,9 @@ func (s *Server) Order(ctx context.Context, h Holder, id uid.UID) (Order, error)
 		return Order{}, notFound("order")
 	}
 	o, err := s.Store.Order(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		o, err = s.longAgo(ctx, id)
+	}
 	if errors.Is(err, ErrNotFound) || err == nil && o.Account != h.ID {
 		return Order{}, notFound("order")
 	}

@@ -59,7 +59,6 @@ var statuses = map[ErrorType]int{
 	OrderNotReady:                     http.StatusForbidden, // RFC 8555 §7.4
 	RateLimited:                       http.StatusTooManyRequests,
 	AutoRenewalCanceled:               http.StatusForbidden,
-	AutoRenewalCancellationInvalid:    http.StatusForbidden,
 	AutoRenewalExpired:                http.StatusForbidden,
 	AutoRenewalRevocationNotSupported: http.StatusForbidden,
 	AlreadyReplaced:                   http.StatusConflict, // RFC 9773 §5

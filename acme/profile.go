@@ -167,11 +167,21 @@ func (s *Server) choose(ctx context.Context, scope identity.Scope, asked string)
 		return v.Profiles[0], nil
 	}
 	if !slices.Contains(v.Profiles, asked) {
-		// draft-ietf-acme-profiles §5: "If the server is advertising profiles and receives a newOrder request which includes a
-		// "profile" field with a value not in … it MUST … reject … "invalidProfile"".
+		// draft-ietf-acme-profiles §4: "If the server receives a newOrder request specifying a profile that it is not
+		// advertising … it MUST reject the request with a problem document of type "invalidProfile"".
 		return "", problem(InvalidProfile, "profile %.40q: choose one of %s, or leave it out", asked, strings.Join(v.Profiles, ", "))
 	}
 	return asked, nil
+}
+
+// offered refuses to finalize an order whose profile its scope offers no more: draft-ietf-acme-profiles §4: "it MUST respond
+// with a problem document of type "invalidProfile"".
+func (s *Server) offered(ctx context.Context, o Order) error {
+	if isDevice(o.Names) {
+		return nil
+	}
+	_, err := s.choose(ctx, o.Scope, o.Profile)
+	return err
 }
 
 // Profiles returns what may be ordered in scope, each with a sentence for people (draft-ietf-acme-profiles §3).

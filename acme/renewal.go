@@ -23,8 +23,8 @@ type CertID struct {
 	Serial cert.Serial
 }
 
-// ParseCertID reads the text form: "the base64url-encoded keyIdentifier … a literal period … and the base64url-encoded Serial
-// Number", neither padded (RFC 9773 §4.1). It has one spelling.
+// ParseCertID reads the text form: the key identifier in base64url, a period, and the octets of the serial number in
+// base64url, neither padded (RFC 9773 §4.1). It has one spelling.
 func ParseCertID(s string) (CertID, error) {
 	refuse := fmt.Errorf("certificate identifier %.80q: want base64url(key identifier of its issuer) . base64url(serial), unpadded (RFC 9773 §4.1)", s)
 	left, right, ok := strings.Cut(s, ".")
@@ -114,8 +114,7 @@ func (s *Server) predecessor(ctx context.Context, h Holder, text string, names [
 	if err != nil {
 		return CertID{}, err
 	}
-	// RFC 9773 §5: "Servers SHOULD check that the identified certificate and the newOrder request correspond to the same ACME
-	// Account, that they share at least one identifier …" We always do.
+	// RFC 9773 §5 lets servers check that both are of one account and share an identifier. We always do.
 	if !slices.ContainsFunc(names, func(n cert.Name) bool { return slices.Contains(c.Names, n) }) {
 		return CertID{}, problem(Malformed, `"replaces": certificate %s has none of the order's identifiers: name the one it succeeds, or leave it out (RFC 9773 §5)`, c.Serial)
 	}
@@ -142,8 +141,8 @@ func (s *Server) own(ctx context.Context, h Holder, c ca.Certificate) error {
 // will be: no request takes that long.
 const unrecorded = 5 * time.Minute
 
-// replace claims certificate c for order, which is about to be recorded. RFC 9773 §5: "that the identified certificate has
-// not already been marked as replaced by a different Order that is not "invalid"."
+// replace claims certificate c for order, which is about to be recorded: RFC 9773 §5 has no other order that is not invalid
+// replace it.
 func (s *Server) replace(ctx context.Context, c cert.Serial, order uid.UID) error {
 	const tries = 3 // each after another order lost its claim to somebody else meanwhile
 	var was uid.UID
@@ -164,8 +163,6 @@ func (s *Server) replace(ctx context.Context, c cert.Serial, order uid.UID) erro
 		}
 		was = has
 	}
-	// "If … the certificate has already been marked as replaced, … HTTP status code 409 (Conflict) and a problem document of
-	// type "alreadyReplaced"."
 	return problem(AlreadyReplaced, "another order replaces certificate %s: use that one, or order without \"replaces\" (RFC 9773 §5)", c)
 }
 

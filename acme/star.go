@@ -68,12 +68,17 @@ type Stars interface {
 func (a AutoRenewal) lifetime() time.Duration { return time.Duration(a.Lifetime) * time.Second }
 func (a AutoRenewal) adjust() time.Duration   { return time.Duration(a.Adjust) * time.Second }
 
-// nominal is when term n begins, were nothing adjusted (RFC 8739 §3.5).
+// pad is by how much each certificate begins earlier than its term, and so how early it is made: RFC 8739 §3.5 has the larger
+// of what the client asked, up to one lifetime, and what the server needs, half of one, so that the next certificate is there
+// at half of the life of the present one and is valid when it is.
+func (a AutoRenewal) pad() time.Duration { return max(min(a.adjust(), a.lifetime()), a.lifetime()/2) }
+
+// nominal is when term n begins (RFC 8739 §3.5: "nominal renewal date").
 func (a AutoRenewal) nominal(n int) time.Time { return a.Start.Add(time.Duration(n) * a.lifetime()) }
 
-// dates are the first and the last second of term n's certificate.
+// dates are the first and the last second of term n's certificate (RFC 8739 §3.5), which is made at the first.
 func (a AutoRenewal) dates(n int) (from, to time.Time) {
-	from, to = a.nominal(n).Add(-a.adjust()), a.nominal(n+1)
+	from, to = a.nominal(n).Add(-a.pad()), a.nominal(n+1)
 	if from.Before(a.Start) {
 		from = a.Start
 	}
@@ -83,15 +88,13 @@ func (a AutoRenewal) dates(n int) (from, to time.Time) {
 	return from, to
 }
 
-// due is when term n's certificate is made: at half of the life of the one before at the latest (RFC 8739 §3.5).
-func (a AutoRenewal) due(n int) time.Time { return a.nominal(n).Add(-max(a.adjust(), a.lifetime()/2)) }
-
 // next is when the term after n is due; zero: n is the last.
 func (a AutoRenewal) next(n int) time.Time {
 	if !a.nominal(n + 1).Before(a.End) {
 		return time.Time{}
 	}
-	return a.due(n + 1)
+	due, _ := a.dates(n + 1)
+	return due
 }
 
 // origin is why the certificate of term n exists. The same order, term and recipe give the same.
@@ -102,7 +105,8 @@ func (st Star) origin(n int) ca.Origin {
 	var number [8]byte
 	binary.BigEndian.PutUint64(number[:], uint64(n)) //nolint:gosec // not negative
 	sum := sha256.Sum256(append(st.Order.Bytes(), number[:]...))
-	return ca.Origin{ID: uid.Derive(uid.Term, st.Order.Site(), st.due(n), sum)}
+	due, _ := st.dates(n)
+	return ca.Origin{ID: uid.Derive(uid.Term, st.Order.Site(), due, sum)}
 }
 
 // renews gives o the automatic renewal that was asked for (RFC 8739 §3.1.1), if its profile can.
@@ -126,14 +130,14 @@ func (s *Server) renews(o *Order, ask NewOrder) error {
 	}
 	switch {
 	case !ask.NotBefore.IsZero() || !ask.NotAfter.IsZero():
-		// RFC 8739 §3.1.1: "The notBefore and notAfter fields … MUST NOT be present in a STAR Order."
+		// RFC 8739 §3.1.1: they "MUST NOT be present in a STAR Order".
 		return problem(Malformed, "an order with auto-renewal has no notBefore and no notAfter (RFC 8739 §3.1.1)")
 	case r.Lifetime <= 0 || r.Lifetime > maxSeconds || r.lifetime() < s.MinLifetime:
 		return problem(Malformed, "auto-renewal: a lifetime of %d seconds: want %d or more, and less than a year", r.Lifetime, int64(s.MinLifetime/time.Second))
-	case r.Adjust < 0 || r.Adjust >= r.Lifetime:
-		return problem(Malformed, "auto-renewal: lifetime-adjust must be from 0 to less than lifetime")
-	case r.lifetime()+r.adjust() > p.Max-2*clockSpread:
-		return problem(Malformed, "auto-renewal: profile %s has certificates of %s at most: ask for a shorter lifetime", p.Name, p.Max)
+	case r.Adjust < 0 || r.Adjust > maxSeconds:
+		return problem(Malformed, "auto-renewal: a lifetime-adjust of %d seconds: want 0 or more, and less than a year", r.Adjust)
+	case r.lifetime()+r.pad() > p.Max-2*clockSpread:
+		return problem(Malformed, "auto-renewal: profile %s has certificates of %s at most, of which lifetime may be two thirds: ask for a shorter one", p.Name, p.Max)
 	case r.End.Sub(begin) < r.lifetime():
 		return problem(Malformed, "auto-renewal: end-date comes before one lifetime is over")
 	case r.End.Sub(begin) > MaxDuration || begin.Sub(now) > orderLife:
@@ -177,7 +181,47 @@ func (s *Server) stars(ctx context.Context, o *Order) error {
 		return fmt.Errorf("reading how order %s renews itself: %w", o.ID, err)
 	}
 	o.Canceled = st.Canceled
+	o.Expires = st.expires()
 	return nil
+}
+
+// expires is until when st's order says what became of it. RFC 8739 §3.1.2: a canceled order has "an appropriate "expires"
+// date".
+func (st Star) expires() time.Time {
+	if st.Canceled.IsZero() {
+		return st.End.Add(starsKept)
+	}
+	return st.Canceled.Add(starsKept)
+}
+
+// longAgo returns an order that renews itself and whose own rows have left with their week.
+func (s *Server) longAgo(ctx context.Context, id uid.UID) (Order, error) {
+	st, err := s.Store.Star(ctx, id)
+	if err != nil {
+		return Order{}, err
+	}
+	o := Order{
+		ID: id, Account: st.Account, Scope: st.Scope, Profile: st.Profile, Names: st.Names, AutoRenewal: &st.AutoRenewal, Canceled: st.Canceled,
+		Expires: st.expires(), Failure: st.Problem,
+	}
+	c, err := s.latest(ctx, st)
+	if errors.Is(err, ErrNotFound) {
+		return o, nil
+	}
+	o.Certificate = c.Serial
+	return o, err
+}
+
+// latest returns the certificate of the last term that was issued, or ErrNotFound.
+func (s *Server) latest(ctx context.Context, st Star) (ca.Certificate, error) {
+	c, err := s.Issuer.ByOrigin(ctx, st.origin(st.Term-1))
+	if errors.Is(err, ca.ErrNotFound) || errors.Is(err, ca.ErrInProgress) {
+		return ca.Certificate{}, ErrNotFound
+	}
+	if err != nil {
+		return ca.Certificate{}, fmt.Errorf("reading the last certificate of order %s: %w", st.Order, err)
+	}
+	return c, nil
 }
 
 // Cancel ends the automatic renewal of h's order (RFC 8739 §3.1.2). From then on nothing is issued and nothing is served.
@@ -186,7 +230,8 @@ func (s *Server) Cancel(ctx context.Context, h Holder, id uid.UID) (Order, error
 	if err != nil {
 		return Order{}, err
 	}
-	// RFC 8739 §3.1.2: "… an order … not in "valid" state … autoRenewalCancellationInvalid".
+	// RFC 8739 §3.1.2: "Issuing a cancellation for an Order that is not in "valid" state is not allowed … a server MUST return
+	// an error response with status code 400 (Bad Request) and type … "autoRenewalCancellationInvalid"".
 	invalid := problem(AutoRenewalCancellationInvalid, "the order is no valid one that renews itself (RFC 8739 §3.1.2)")
 	if o.AutoRenewal == nil || o.Status(s.Now()) != Valid {
 		return Order{}, invalid
@@ -225,17 +270,11 @@ func (s *Server) StarCertificate(ctx context.Context, account, id uid.UID) (ca.C
 	case !now.Before(st.End):
 		return ca.Certificate{}, problem(AutoRenewalExpired, "the order ended at %s: make a new one (RFC 8739 §3.3)", st.End.Format(time.RFC3339))
 	}
-	for n := st.Term - 1; n >= 0; n-- { // the latest may begin later
-		c, err := s.Issuer.ByOrigin(ctx, st.origin(n))
-		if errors.Is(err, ca.ErrNotFound) || errors.Is(err, ca.ErrInProgress) || err == nil && n > 0 && c.NotBefore.After(now) {
-			continue
-		}
-		if err != nil {
-			return ca.Certificate{}, fmt.Errorf("reading term %d of order %s: %w", n, id, err)
-		}
-		return c, nil
+	c, err := s.latest(ctx, st)
+	if errors.Is(err, ErrNotFound) {
+		return ca.Certificate{}, gone
 	}
-	return ca.Certificate{}, gone
+	return c, err
 }
 
 // starsKept is how long an order that ended is remembered, so that its URL says what became of it.
@@ -262,14 +301,14 @@ func (s *Server) RenewStars(ctx context.Context) error {
 
 func (s *Server) renewStar(ctx context.Context, st Star) error {
 	now := s.Now()
-	if _, err := s.Issuer.ByOrigin(ctx, st.origin(0)); errors.Is(err, ca.ErrNotFound) || errors.Is(err, ca.ErrInProgress) {
-		// The order itself has no certificate, and may never have one.
-		if now.After(st.Start.Add(orderLife)) {
+	if st.Term == 1 { // the order itself may have no certificate yet, or never
+		_, err := s.latest(ctx, st)
+		if errors.Is(err, ErrNotFound) && now.After(st.Start.Add(orderLife)) {
 			return s.Store.StopStar(ctx, st.Order, problem(ServerInternal, "the order had no first certificate"))
 		}
-		return nil
-	} else if err != nil {
-		return err
+		if err != nil {
+			return notYet(err)
+		}
 	}
 	if p, err := s.mayRenew(ctx, st); p != nil || err != nil {
 		if err == nil {
@@ -309,6 +348,14 @@ func (s *Server) renewStar(ctx context.Context, st Star) error {
 	return s.Store.AdvanceStar(ctx, st, n+1, st.next(n))
 }
 
+// notYet is nil for what may be there later.
+func notYet(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // mayRenew refuses orders whose account was deactivated or whose external account key was revoked since.
 func (s *Server) mayRenew(ctx context.Context, st Star) (*Problem, error) {
 	a, err := s.Store.Account(ctx, st.Account)
@@ -322,11 +369,15 @@ func (s *Server) mayRenew(ctx context.Context, st Star) (*Problem, error) {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p, nil
 	}
-	return nil, err
+	if err != nil {
+		return nil, err
+	}
+	return s.permitTerm(ctx, st)
 }
 
-// revocableTerm refuses to revoke what renews itself: RFC 8739 §3.1.3: "… the server … MUST … return … error
-// "urn:ietf:params:acme:error:autoRenewalRevocationNotSupported"". Operators can.
+// revocableTerm refuses to revoke what renews itself: RFC 8739 §3.1.2: "A server receiving a revocation request for a STAR
+// Certificate MUST return an error response with status code 403 (Forbidden) and type … "autoRenewalRevocationNotSupported"".
+// Operators can.
 func (s *Server) revocableTerm(ctx context.Context, c ca.Certificate) error {
 	refused := problem(AutoRenewalRevocationNotSupported, "the certificate is of an order that renews itself: cancel the order (RFC 8739 §3.1.2)")
 	switch c.Origin.Kind() {

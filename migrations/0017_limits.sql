@@ -60,7 +60,7 @@ CREATE TABLE acme_star (
     CONSTRAINT acme_star_pk PRIMARY KEY (order_id),
     CONSTRAINT acme_star_account_exists FOREIGN KEY (account) REFERENCES acme_account (id),
     CONSTRAINT acme_star_ends_after_it_begins CHECK (end_at > start_at),
-    CONSTRAINT acme_star_lifetime_exceeds_adjustment CHECK (adjust >= 0 AND lifetime > adjust),
+    CONSTRAINT acme_star_has_a_lifetime CHECK (lifetime > 0 AND adjust >= 0),
     CONSTRAINT acme_star_nothing_is_next_once_it_is_over CHECK (next_at IS NULL OR (canceled_at IS NULL AND problem IS NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX acme_star_due ON acme_star (next_at) WHERE next_at IS NOT NULL;

@@ -43,12 +43,17 @@ func TestAScopeOffersItsProfiles(t *testing.T) {
 	if _, o := a.order(t, "dns:a.demo.test"); o["profile"] != "database-server" {
 		t.Errorf("the first profile is not the usual one: %v", o["profile"])
 	}
+	begun, late := a.order(t, "dns:c.demo.test")
+	a.prove(t, late, "http-01")
+	a.wait(t, begun)
 	c := a.issued(t, with(orderFor("dns:b.demo.test"), "profile", "server"), "dns:b.demo.test")
 	d := a.issued(t, with(orderFor("dns:b.demo.test"), "profile", "database-server"), "dns:b.demo.test")
 	if string(c.AuthorityKeyId) == string(d.AuthorityKeyId) || c.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
 		t.Error("both profiles come from one authority")
 	}
 	must(t, r.server.Set(t.Context(), boss, pkitest.Demo, acme.Setting{Profiles: []string{"server"}}))
+	res, _ := a.finalize(t, late, "dns:c.demo.test")
+	refused(t, "one offered no more", res, 400, "invalidProfile")
 	refused(t, "one offered above", a.post(t, r.at("new-order"), with(orderFor("dns:a.demo.test"), "profile", "database-server")), 400, "invalidProfile")
 
 	for name, v := range map[string]acme.Setting{

@@ -10,7 +10,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/limit"
 )
 
-// renewalInfo is RFC 9773 §4.2. It is read with GET, by anybody: RFC 9773 §4.1: "… an unauthenticated GET request".
+// renewalInfo is RFC 9773 §4.2. It is read with GET, by anybody (§4.1).
 type renewalInfo struct {
 	Window struct {
 		Start string `json:"start"`
@@ -32,7 +32,7 @@ func (d *door) renewalInfo(w http.ResponseWriter, r *http.Request, _ identity.Ca
 	var out renewalInfo
 	out.Window.Start, out.Window.End, out.Explanation = date(info.Window.Start), date(info.Window.End), info.Explanation
 	h := w.Header()
-	// RFC 9773 §4.3: "The server SHOULD include a Retry-After header field indicating the polling interval that it recommends."
+	// RFC 9773 §4.3: when to ask again.
 	h.Set("Retry-After", seconds(info.RetryAfter))
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store") // an incident moves the window for all at once

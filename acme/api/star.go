@@ -24,7 +24,7 @@ func (d *door) renews() *autoRenewal {
 	return &autoRenewal{int64(d.Server.MinLifetime / time.Second), int64(acme.MaxDuration / time.Second), true}
 }
 
-// cancel takes the one change that an order knows: RFC 8739 §3.1.2: "the IdO … sends … a payload … "status": "canceled"".
+// cancel takes the one change that an order knows, "status": "canceled" (RFC 8739 §3.1.2).
 func (d *door) cancel(ctx context.Context, r *request, id uid.UID) (answer, error) {
 	var in struct {
 		Status acme.Status `json:"status"`
@@ -55,7 +55,7 @@ func (d *door) starCertificate(ctx context.Context, r *request) (answer, error) 
 	return answer{pem: chainOf(c), current: &c}, nil
 }
 
-// getStarCertificate is RFC 8739 §3.4: "unauthenticated GET", where the order allows it.
+// getStarCertificate is RFC 8739 §3.4: GET and HEAD by anybody, where the order allows it.
 func (d *door) getStarCertificate(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
 	scope, err := d.parse(r.PathValue("scope"), ".")
 	if err != nil {
@@ -88,8 +88,8 @@ func chainOf(c ca.Certificate) []byte {
 	return chain
 }
 
-// current says how long a certificate that is replaced by itself is good: RFC 8739 §3.3: "the server MUST include the
-// "Cert-Not-Before" and "Cert-Not-After" HTTP header fields".
+// current says how long a certificate that is replaced by itself is good: RFC 8739 §3.3: "The Server SHOULD include the
+// "Cert-Not-Before" and "Cert-Not-After" HTTP header fields in the response."
 func current(h http.Header, c ca.Certificate) {
 	h.Set("Cert-Not-Before", c.NotBefore.UTC().Format(http.TimeFormat))
 	h.Set("Cert-Not-After", c.NotAfter.UTC().Format(http.TimeFormat))

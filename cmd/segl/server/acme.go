@@ -35,7 +35,7 @@ func (s *Server) openACME(context.Context) error {
 		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, NoScope: tenancy.ErrNotFound, //nolint:gosec // checked
 		Validator: prove.world, Permission: prove.permission, Attester: prove.attester, TrustDomain: s.cfg.TrustDomain,
 		Retries: s.cfg.ACME.Retries, Drafts: prove.drafts, Identities: s.cfg.ACME.CAA.Identities, AccountURL: s.cfg.URLs.accountURL, Now: s.now, Log: s.log,
-		Sealer: s.keyring, Limits: side.limits, Terms: s.cfg.ACME.Terms,
+		Sealer: s.keyring, Limits: metered(side.limits, s.registry), Terms: s.cfg.ACME.Terms,
 	})
 	if err != nil {
 		return err

@@ -1,13 +1,18 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/internal/limit"
+	limits "codeberg.org/dataverket/segl/internal/limit/store"
 )
 
 // limited are limits with the rates that the configuration gives them.
@@ -31,6 +36,32 @@ func (c *Config) checkOffers() error {
 		}
 	}
 	return nil
+}
+
+// A meter counts what limits refused.
+type meter struct {
+	*limits.Store
+	exceeded *prometheus.CounterVec
+}
+
+func metered(l *limits.Store, r prometheus.Registerer) *meter {
+	m := &meter{l, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "segl_limits_exceeded_total", Help: "Requests refused because of a limit.",
+	}, []string{"limit"})}
+	for _, d := range acme.LimitsDefined() {
+		m.exceeded.WithLabelValues(string(d.Name))
+	}
+	r.MustRegister(m.exceeded)
+	return m
+}
+
+// Take implements acme.Limits.
+func (m *meter) Take(ctx context.Context, charges ...limit.Charge) error {
+	err := m.Store.Take(ctx, charges...)
+	if e, ok := errors.AsType[*limit.Exceeded](err); ok {
+		m.exceeded.WithLabelValues(string(e.Limit)).Inc()
+	}
+	return err
 }
 
 // devLimits count as in earnest and are out of reach: whoever measures or tests goes faster than any client.
