@@ -104,6 +104,23 @@ func (s *Server) permitLate(ctx context.Context, h Holder, o Order) (bool, error
 	return false, nil
 }
 
+// permitTerm asks for an order that renews itself: each of its certificates is issued anew. It returns the problem of an owner
+// who forbids; what could not be found out is an error, and the term is late.
+func (s *Server) permitTerm(ctx context.Context, st Star) (*Problem, error) {
+	if s.Permission == nil {
+		return nil, nil //nolint:nilnil // nothing forbids it
+	}
+	o, err := s.Store.Order(ctx, st.Order)
+	if err != nil {
+		return nil, fmt.Errorf("reading order %s: %w", st.Order, err)
+	}
+	err = s.permit(ctx, Holder{Account: Account{ID: st.Account, Scope: st.Scope}}, o)
+	if p, no := forbidden(err); no {
+		return p, nil
+	}
+	return nil, err
+}
+
 // forbidden returns the problem in err, if it has one, and whether that says that an owner forbids rather than that it
 // could not be found out.
 func forbidden(err error) (*Problem, bool) {
