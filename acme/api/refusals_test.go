@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"strings"
@@ -53,7 +54,11 @@ func newWorld(t *testing.T) *world {
 
 func TestRefusals(t *testing.T) {
 	w := newWorld(t)
+	before := refusals.Load()
 	t.Run("transport", w.transport)
+	t.Run("bodies", w.bodies)
+	t.Run("jwks", w.jwks)
+	t.Run("incidents", w.incidents)
 	t.Run("header", w.header)
 	t.Run("nonce", w.nonces)
 	t.Run("accounts", w.accounts)
@@ -65,6 +70,12 @@ func TestRefusals(t *testing.T) {
 	t.Run("finalize", w.finalizes)
 	t.Run("keys", w.keys)
 	t.Run("revocation", w.revocations)
+	const atLeast = 150
+	n := refusals.Load() - before
+	if some := strings.Contains(flag.Lookup("test.run").Value.String(), "/"); n < atLeast && !some {
+		t.Errorf("%d refusals were tried, want %d", n, atLeast)
+	}
+	t.Logf("%d refusals", n)
 }
 
 func (w *world) transport(t *testing.T) {

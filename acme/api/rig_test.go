@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -353,9 +354,13 @@ func (no) Validate(context.Context, acme.Check) (acme.Evidence, *acme.Problem) {
 	return acme.Evidence{}, acme.NewProblem(acme.IncorrectResponse, "not what was asked for")
 }
 
+// refusals counts them.
+var refusals atomic.Int64
+
 // refused wants a problem document of type kind with that status.
 func refused(t testing.TB, what string, res reply, status int, kind string) {
 	t.Helper()
+	refusals.Add(1)
 	var p struct {
 		Type, Detail string
 		Status       int
