@@ -119,6 +119,7 @@ func (p *program) listRefused(ctx context.Context, remote *client.Client, base s
 func (p *program) ledgerFollow() *cobra.Command {
 	var s selection
 	var after string
+	var limit int
 	c := p.prints(&cobra.Command{
 		Use: "follow", Short: "Show facts as they become known, until interrupted", Args: exactly(),
 		Long: `Shows facts as they become known. A connection that breaks is made again and goes on where
@@ -129,15 +130,22 @@ go on another time, with --after.`,
 			if after != "" && s.since != "" {
 				return misuse("--after and --since exclude each other").hinted("leave one out")
 			}
-			return p.followFacts(c.Context(), s, after)
+			if limit < 0 {
+				return misuse("--limit %d: want a number above zero", limit)
+			}
+			return p.followFacts(c.Context(), s, after, limit)
 		},
 	})
 	s.flags(c)
 	c.Flags().StringVar(&after, "after", "", "go on after the fact `ID` (default: begin now)")
+	c.Flags().IntVar(&limit, "limit", 0, "end after `NUMBER` (default: go on)")
 	return c
 }
 
-func (p *program) followFacts(ctx context.Context, s selection, after string) error {
+// errEnough ends following where as much has been shown as was asked for.
+var errEnough = errors.New("enough was shown")
+
+func (p *program) followFacts(ctx context.Context, s selection, after string, limit int) error {
 	who, base, q, err := p.selected(s)
 	if err != nil {
 		return err
@@ -150,7 +158,20 @@ func (p *program) followFacts(ctx context.Context, s selection, after string) er
 		return err
 	}
 	defer remote.Close()
-	return follow(ctx, remote, base+"/facts:follow", q, func() error { return nil }, output.Follow(p.out, p.form, factView))
+	show, shown := output.Follow(p.out, p.form, factView), 0
+	err = follow(ctx, remote, base+"/facts:follow", q, func() error { return nil }, func(f api.Fact) error {
+		if err := show(f); err != nil {
+			return err
+		}
+		if shown++; shown == limit {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
 // why is `segl why`.

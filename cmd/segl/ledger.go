@@ -80,7 +80,7 @@ and with --follow it then goes on with what happens, until interrupted.`,
 			case onward && (limit > 0 || until != ""):
 				return misuse("--follow excludes --limit and --until").hinted("say with --since where to begin")
 			case onward:
-				return p.followFacts(c.Context(), s, "")
+				return p.followFacts(c.Context(), s, "", 0)
 			}
 			who, base, q, err := p.selected(s)
 			if err != nil {
