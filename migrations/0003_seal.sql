@@ -20,13 +20,13 @@ RETURN pg_current_snapshot();
 COMMENT ON FUNCTION ledger_snapshot IS 'What is visible now, as rows of the ledger number transactions.';
 
 CREATE TABLE seal_place (
-    one     boolean NOT NULL DEFAULT true,
-    cluster text    NOT NULL,
-    shift   numeric NOT NULL,
+    one   boolean NOT NULL DEFAULT true,
+    place text    NOT NULL,
+    shift numeric NOT NULL,
     CONSTRAINT seal_place_pk PRIMARY KEY (one),
     CONSTRAINT seal_place_only_one CHECK (one)
 );
-COMMENT ON TABLE seal_place IS 'The database cluster that the ledger lives in, and what is added to its transaction identifiers.';
+COMMENT ON TABLE seal_place IS 'Where the ledger lives (cluster, database, this table), and what is added to its transaction identifiers.';
 
 CREATE TABLE seal_log (
     one    boolean NOT NULL DEFAULT true,
@@ -120,15 +120,17 @@ COMMENT ON TABLE seal_witnessed IS 'Others'' logs that we witness: the newest ch
 CREATE FUNCTION ledger_arrive() RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    here  CONSTANT text := (SELECT system_identifier::text FROM pg_control_system());
+    -- A dump makes other tables of ours, wherever it is restored; a copy of the files is another cluster's or the same.
+    here  CONSTANT text := (SELECT system_identifier::text FROM pg_control_system()) || '.'
+        || (SELECT oid::text FROM pg_database WHERE datname = current_database()) || '.' || 'seal_place'::regclass::oid::text;
     was   text;
     used  numeric;
     ahead numeric;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('segl ledger_arrive'));
-    SELECT cluster INTO was FROM seal_place;
+    SELECT place INTO was FROM seal_place;
     IF was IS NULL THEN
-        INSERT INTO seal_place (cluster, shift) VALUES (here, 0);
+        INSERT INTO seal_place (place, shift) VALUES (here, 0);
     END IF;
     IF coalesce(was, here) = here THEN
         RETURN false;
@@ -153,9 +155,9 @@ BEGIN
         '|| coalesce((SELECT string_agg((x::text::numeric + %1$s)::text, '','' ORDER BY x) FROM pg_snapshot_xip(pg_current_snapshot()) x), ''''))::pg_snapshot', ahead);
     EXECUTE format('ALTER TABLE fact ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::numeric + %s)::text::xid8', ahead);
     EXECUTE format('ALTER TABLE revocation ALTER COLUMN xid SET DEFAULT (pg_current_xact_id()::text::numeric + %s)::text::xid8', ahead);
-    UPDATE seal_place SET cluster = here, shift = ahead;
+    UPDATE seal_place SET place = here, shift = ahead;
     RETURN true;
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION ledger_arrive IS 'Reports whether the database has come to another cluster since it was last asked, and numbers new rows above all old ones.';
+COMMENT ON FUNCTION ledger_arrive IS 'Reports whether the ledger was restored from a dump, or its files copied to another cluster, since it was last asked, and numbers new rows above all old ones.';

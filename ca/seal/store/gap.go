@@ -16,7 +16,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
-// Arrive notices that the database has come to another cluster, as a restored dump has. It then fences, numbers new rows
+// Arrive notices that the ledger was restored from a dump, or has come to another cluster. It then fences, numbers new rows
 // above all old ones, and empties tables that were meant to be empty: a dump carries what a crash would have forgotten. It
 // reports whether it did. It comes before anything else is written.
 func (s *Store) Arrive(ctx context.Context, now time.Time, forget ...string) (arrived bool, err error) {
@@ -29,7 +29,7 @@ func (s *Store) Arrive(ctx context.Context, now time.Time, forget ...string) (ar
 				return err
 			}
 		}
-		return raise(ctx, tx, "the database was restored into another cluster: what it had forgotten by then is not known", now)
+		return raise(ctx, tx, "the ledger was restored from a dump, or moved: what it had forgotten by then is not known", now)
 	})
 	if err != nil {
 		return false, fmt.Errorf("seeing which cluster the ledger is in: %w", err)

@@ -68,14 +68,14 @@ func TestArrivingInAnotherClusterFencesAndNumbersOn(t *testing.T) {
 	h.exec(t, `INSERT INTO acme_boot (id, key) VALUES ('\x00', '\x00')`)
 	h.exec(t, `INSERT INTO crl (authority, epoch, part, number, this_update, next_update, seen, entries, size, delta_size, base, base_at)
 		SELECT id, 9, 0, 7, now(), now() + interval '1 day', pg_current_snapshot(), 0, 0, 0, 7, now() FROM authority LIMIT 1`)
-	h.exec(t, `UPDATE seal_place SET cluster = 'another'`)
+	h.exec(t, `UPDATE seal_place SET place = 'another'`)
 
 	arrived, err := h.store.Arrive(t.Context(), h.Now(), "acme_boot")
 	if err != nil || !arrived {
 		t.Fatalf("arrived %t, %v", arrived, err)
 	}
 	why, err := h.store.Fence(t.Context())
-	if err != nil || !strings.Contains(why, "another cluster") {
+	if err != nil || !strings.Contains(why, "restored from a dump") {
 		t.Errorf("the fence says %q, %v", why, err)
 	}
 	h.facts(t, 1)

@@ -95,8 +95,8 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 	s, err := Open(ctx, Config{
 		Site: 1, TrustDomain: devDomain, Database: Database{URL: database}, PassphraseFile: passphrase,
 		Listen: o.Listen.again(before), URLs: o.URLs, ACME: o.ACME, LogLevel: o.LogLevel, clock: o.Clock, loopback: true,
-		Limits: devLimits(),
-		names:  []string{"127.0.0.1", "localhost", "::1"},
+		Limits: devLimits(), Ledger: Ledger{CheckpointFile: filepath.Join(dir, "checkpoint")},
+		names: []string{"127.0.0.1", "localhost", "::1"},
 	}, log)
 	if err != nil {
 		return err
