@@ -100,13 +100,16 @@ func (l *line) nextLocked() *job {
 	return nil
 }
 
-// done says that j runs no more.
+// done says that j runs no more. Whoever says so takes the next job itself; its account and its scope may each have let
+// another wait, so one more worker is woken.
 func (l *line) done(j *job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	less(l.accounts, j.Authorization.Account)
 	less(l.scopes, j.Scope)
-	l.changed.Broadcast()
+	if l.count > 0 {
+		l.changed.Signal()
+	}
 }
 
 // room returns how many more jobs may wait.

@@ -105,3 +105,26 @@ func TestAClosedLineLetsWorkersGo(t *testing.T) {
 		}
 	})
 }
+
+func TestAWorkerThatEndsMakesRoomForTwo(t *testing.T) {
+	// One account's slot and one scope's slot are freed at once, and two who waited for one each may run.
+	l := acme.NewLine(8) // 4 an account, 6 a scope
+	a, b := uid.New(uid.Account, 1, now), uid.New(uid.Account, 1, now)
+	for range 4 {
+		l.Put(scope(t, "s"), a, "a")
+		l.Next()
+	}
+	for range 2 {
+		l.Put(scope(t, "s"), b, "b")
+		l.Next()
+	}
+	l.Put(scope(t, "s"), b, "b") // waits for the scope
+	l.Put(scope(t, "r"), a, "a") // waits for the account
+	if got := l.Next(); got != "" {
+		t.Fatalf("%s runs", got)
+	}
+	l.Done("a")
+	if one, two := l.Next(), l.Next(); one+two != "ba" && one+two != "ab" {
+		t.Errorf("%q and %q run", one, two)
+	}
+}
