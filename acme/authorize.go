@@ -31,6 +31,9 @@ func (s *Server) NewAuthorization(ctx context.Context, h Holder, ask NewAuthoriz
 		p.Subproblems = []*Problem{sub.about(ask.Identifier)}
 		return Authorization{}, s.refused(ctx, h, p)
 	}
+	if err := s.mayClaim(ctx, h, n); err != nil {
+		return Authorization{}, err
+	}
 	a := s.makeAuthorization(h, n, s.Now().UTC())
 	a.Subdomains = ask.Subdomains
 	if err := s.Store.CreateAuthorization(ctx, a); err != nil {

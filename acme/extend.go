@@ -1,6 +1,21 @@
 package acme
 
-import "context"
+import (
+	"context"
+
+	"codeberg.org/dataverket/segl/internal/cert"
+)
+
+// mayClaim sees that h may ask for an authorization by itself. Whether it may order the name is decided when it does.
+func (s *Server) mayClaim(ctx context.Context, h Holder, n cert.Name) error {
+	if err := s.agrees(ctx, h); err != nil {
+		return err
+	}
+	if _, err := s.key(ctx, h); err != nil {
+		return err
+	}
+	return s.limitClaim(ctx, h, n)
+}
 
 // extend sees that h may make order o, whose names the scope may have, and gives it what ask says besides names: from the
 // reading refusals to the counting ones, and last what is recorded before the order itself. It returns which of o's

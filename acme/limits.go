@@ -20,6 +20,7 @@ const (
 	OrdersPerAccount   limit.Name = "acme-orders-per-account"
 	OrdersPerScope     limit.Name = "acme-orders-per-scope"
 	OrdersPerName      limit.Name = "acme-orders-per-name"
+	ClaimsPerAccount   limit.Name = "acme-authorizations-per-account"
 	FailuresPerName    limit.Name = "acme-failures-per-name"
 )
 
@@ -32,6 +33,7 @@ func LimitsDefined() []limit.Definition {
 		{Name: OrdersPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "new orders of one account"},
 		{Name: OrdersPerScope, Rate: limit.Rate{Count: 100_000, Per: time.Hour}, About: "new orders in one scope"},
 		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders for one name in one scope, those that replace a certificate excepted"},
+		{Name: ClaimsPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "authorizations that one account asks for without an order"},
 		{Name: FailuresPerName, Rate: limit.Rate{Count: 60, Per: time.Hour}, About: "failed validations of one name by one account"},
 	}
 }
@@ -95,6 +97,13 @@ func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
 		charges = append(charges, c)
 	}
 	return s.take(ctx, h.Caller(), charges...)
+}
+
+// limitClaim counts an authorization of h that is asked for without an order.
+func (s *Server) limitClaim(ctx context.Context, h Holder, n cert.Name) error {
+	c := failure(h.ID, h.Scope, n)
+	c.Peek = true
+	return s.take(ctx, h.Caller(), limit.Charge{Limit: ClaimsPerAccount, Scope: h.Scope, Subject: h.ID.String()}, c)
 }
 
 // failure is what one failed validation of n counts against.

@@ -14,6 +14,7 @@ import (
 	xacme "golang.org/x/crypto/acme"
 
 	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/acme/api"
 	"codeberg.org/dataverket/segl/acme/jws"
 	"codeberg.org/dataverket/segl/acme/jws/jwstest"
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -21,6 +22,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
+	"codeberg.org/dataverket/segl/internal/web"
 )
 
 func required(t testing.TB, r *replica, yes bool) {
@@ -193,6 +195,7 @@ func TestTheAccountsOfARevokedKeyOrderNothing(t *testing.T) {
 		}
 	}
 	for _, who := range []*account{a, elsewhere} {
+		refused(t, "an authorization after the revocation", who.post(t, who.at("new-authz"), `{"identifier":{"type":"dns","value":"a.demo.test"}}`), 403, "unauthorized")
 		refused(t, "an order after the revocation", who.post(t, who.at("new-order"), orderFor("dns:a.demo.test")), 403, "unauthorized")
 	}
 	if n := s.facts(t, "binding.revoke", key.ID.String(), true); n != 1 {
@@ -297,6 +300,9 @@ func TestKeysThatWouldBindNobodyAreRefused(t *testing.T) {
 	if err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}
+	if _, err := r.server.ListBindings(t.Context(), pkitest.Workload(pkitest.Demo, "w"), pkitest.Demo, uid.UID{}, 10); err == nil {
+		t.Error("a tenant lists keys")
+	}
 }
 
 func TestSecretsOfKeysAreSealed(t *testing.T) {
@@ -366,4 +372,36 @@ func TestClientsBindTheirAccounts(t *testing.T) {
 
 func asRefusal(err error) (*policy.Refusal, bool) {
 	return asType[*policy.Refusal](err)
+}
+
+func TestKeysAreListedByPages(t *testing.T) {
+	_, r := newSite(t, options{idle: true})
+	want := map[string]bool{}
+	for range 5 {
+		b, _ := r.key(t, acme.Binding{Uses: 3})
+		want[b.ID.String()] = true
+	}
+	r.key(t, acme.Binding{Scope: pkitest.Scope("other")})
+	page, pages := web.Page{Size: 2}, 0
+	for {
+		list, err := api.ListKeys(t.Context(), r.server, boss, pkitest.Demo, page)
+		must(t, err)
+		pages++
+		for _, k := range list.Keys {
+			if !want[k.ID] || k.State != "valid" || *k.Uses != 3 || k.Expires != nil {
+				t.Errorf("%+v is not wanted, or again", k)
+			}
+			delete(want, k.ID)
+		}
+		if list.NextPageToken == nil {
+			break
+		}
+		page.Token = *list.NextPageToken
+	}
+	if len(want) != 0 || pages != 3 {
+		t.Errorf("%d keys are missing after %d pages", len(want), pages)
+	}
+	if _, err := api.ListKeys(t.Context(), r.server, boss, pkitest.Demo, web.Page{Size: 2, Token: web.CursorAt([]byte("x"))}); err == nil {
+		t.Error("a page begins at nonsense")
+	}
 }

@@ -63,6 +63,16 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 			t.Errorf("reading: %d", res.status)
 		}
 	})
+	t.Run("authorizations", func(t *testing.T) {
+		_, r := newSite(t, options{idle: true, rates: map[limit.Name]limit.Rate{acme.ClaimsPerAccount: of(1)}})
+		a := r.register(t)
+		const claim = `{"identifier":{"type":"dns","value":"a.demo.test"}}`
+		if res := a.post(t, r.at("new-authz"), claim); res.status != http.StatusCreated {
+			t.Fatalf("new-authz: %d %s", res.status, res.body)
+		}
+		overLimit(t, r, "an account", a.post(t, r.at("new-authz"), claim), acme.ClaimsPerAccount)
+		a.order(t, "dns:a.demo.test")
+	})
 	t.Run("accounts", func(t *testing.T) {
 		_, r := newSite(t, options{idle: true, rates: map[limit.Name]limit.Rate{acme.AccountsPerAddress: of(2)}})
 		old := r.register(t)
