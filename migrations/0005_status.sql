@@ -91,6 +91,15 @@ CREATE TABLE ocsp_receipt (
 ) PARTITION BY RANGE (serial);
 COMMENT ON TABLE ocsp_receipt IS 'The first OCSP answer, by its SHA-256, that told a site''s clients of a revocation.';
 
+CREATE TABLE check_report (
+    one      boolean     NOT NULL DEFAULT true,
+    at       timestamptz NOT NULL,
+    findings jsonb       NOT NULL,
+    CONSTRAINT check_report_pk PRIMARY KEY (one),
+    CONSTRAINT check_report_only_one CHECK (one)
+);
+COMMENT ON TABLE check_report IS 'What the checker found when it last looked: where what is published differs from the ledger.';
+
 INSERT INTO epoch_table (parent, kind, reference)
 VALUES ('crl_publication', NULL, NULL),
        ('ocsp_receipt', 16, NULL);

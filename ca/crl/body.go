@@ -150,30 +150,44 @@ func (s *body) fill(gaps []gap, octets []byte) {
 
 var errMalformed = errors.New("it is not one of our lists")
 
-// reopen makes a body of a list that was published, whose octets stand in buf from room on, and returns what was signed and
-// its signature, which it does not look at.
-func reopen(buf []byte) (b *body, signed, signature []byte, err error) {
+// A reopened list is one that was published: its body, what was signed of it, and its parts.
+type reopened struct {
+	*body
+	signed, signature []byte
+	times             cryptobyte.String // thisUpdate and nextUpdate
+	extensions        cryptobyte.String
+}
+
+// reopen takes a published list apart, whose octets stand in buf from room on. It does not look at the signature.
+func reopen(buf []byte) (r reopened, err error) {
 	input := cryptobyte.String(buf[room:])
-	var outer, inner, revoked cryptobyte.String
-	if !input.ReadASN1(&outer, asn1.SEQUENCE) || !input.Empty() || !outer.ReadASN1Element((*cryptobyte.String)(&signed), asn1.SEQUENCE) {
-		return nil, nil, nil, errMalformed
+	var outer, inner, revoked, exts cryptobyte.String
+	if !input.ReadASN1(&outer, asn1.SEQUENCE) || !input.Empty() || !outer.ReadASN1Element((*cryptobyte.String)(&r.signed), asn1.SEQUENCE) {
+		return r, errMalformed
 	}
 	end := len(buf) - len(outer) // of what is signed
-	whole := cryptobyte.String(signed)
-	if !outer.SkipASN1(asn1.SEQUENCE) || !outer.ReadASN1BitStringAsBytes(&signature) || !outer.Empty() || !whole.ReadASN1(&inner, asn1.SEQUENCE) ||
-		!inner.SkipASN1(asn1.INTEGER) || !inner.SkipASN1(asn1.SEQUENCE) || !inner.SkipASN1(asn1.SEQUENCE) || !skipTime(&inner) || !skipTime(&inner) ||
-		!inner.ReadOptionalASN1(&revoked, nil, asn1.SEQUENCE) {
-		return nil, nil, nil, errMalformed
+	whole := cryptobyte.String(r.signed)
+	if !outer.SkipASN1(asn1.SEQUENCE) || !outer.ReadASN1BitStringAsBytes(&r.signature) || !outer.Empty() || !whole.ReadASN1(&inner, asn1.SEQUENCE) ||
+		!inner.SkipASN1(asn1.INTEGER) || !inner.SkipASN1(asn1.SEQUENCE) || !inner.SkipASN1(asn1.SEQUENCE) {
+		return r, errMalformed
 	}
-	b = &body{buf: buf, end: end - len(inner)}
+	r.times = inner
+	if !skipTime(&inner) || !skipTime(&inner) || !inner.ReadOptionalASN1(&revoked, nil, asn1.SEQUENCE) {
+		return r, errMalformed
+	}
+	b := &body{buf: buf, end: end - len(inner)}
 	b.start = b.end - len(revoked)
+	if !inner.ReadASN1(&exts, tagZero) || !inner.Empty() || !exts.ReadASN1(&r.extensions, asn1.SEQUENCE) {
+		return r, errMalformed
+	}
 	for at := b.start; at < b.end; at += 2 + int(buf[at+1]) {
 		if b.end-at < entryHead+serialSize || buf[at] != byte(asn1.SEQUENCE) || buf[at+1] > 0x7f || at+2+int(buf[at+1]) > b.end || buf[at+3] != serialSize {
-			return nil, nil, nil, errMalformed
+			return r, errMalformed
 		}
 		b.count++
 	}
-	return b, signed, signature, nil
+	r.body = b
+	return r, nil
 }
 
 func skipTime(s *cryptobyte.String) bool {

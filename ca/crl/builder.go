@@ -375,11 +375,11 @@ func (b *Builder) fetch(ctx context.Context, a Authority, h *shard, k Kind) (*bo
 	if err != nil {
 		return nil, err
 	}
-	list, signed, signature, err := reopen(buf)
+	r, err := reopen(buf)
 	if err != nil {
 		return nil, err
 	}
-	return list, kms.Verify(a.Certificate.PublicKey, signed, signature)
+	return r.body, kms.Verify(a.Certificate.PublicKey, r.signed, r.signature)
 }
 
 // keep bounds the memory of bodies: where it is exceeded, all others go.

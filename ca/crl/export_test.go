@@ -45,8 +45,8 @@ func NewBody(list []Entry) (Body, error) {
 
 // Reopen makes one of a published list.
 func Reopen(der []byte) (Body, error) {
-	b, _, _, err := reopen(slices.Concat(make([]byte, room), der))
-	return Body{b}, err
+	r, err := reopen(slices.Concat(make([]byte, room), der))
+	return Body{r.body}, err
 }
 
 // Splice puts entries in.

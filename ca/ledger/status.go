@@ -9,7 +9,9 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/ocsp"
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // Status implements ocsp.Ledger: one look-up a serial, each in one partition. Requests that come at once share a round trip.
@@ -126,4 +128,44 @@ func (l *Ledger) Stands(ctx context.Context, s cert.Serial) error {
 		return ca.ErrNotFound
 	}
 	return nil
+}
+
+// Around returns up to limit serials made at or after s, whatever became of them.
+func (l *Ledger) Around(ctx context.Context, s cert.Serial, limit int) ([]cert.Serial, error) {
+	known, err := l.Serials(ctx, s, limit)
+	list := make([]cert.Serial, 0, limit)
+	for _, k := range known {
+		if len(list) < limit {
+			list = append(list, k.Serial)
+		}
+	}
+	return list, err
+}
+
+// Report keeps what a checker found, in place of what it found before.
+func (l *Ledger) Report(ctx context.Context, at time.Time, findings []byte, facts []audit.Fact) error {
+	return postgres.Tx(ctx, l.db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO check_report (one, at, findings)
+			VALUES (true, $1, $2)
+			ON     CONFLICT (one) DO UPDATE
+			SET    at = excluded.at, findings = excluded.findings`, at, string(findings))
+		if err != nil || len(facts) == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, audit.Insert, audit.Columns(facts...)...)
+		return err
+	})
+}
+
+// Reported returns the newest report and when it was made; the zero time where there is none.
+func (l *Ledger) Reported(ctx context.Context) (at time.Time, findings []byte, err error) {
+	var text string
+	err = l.db.QueryRow(ctx, `
+		SELECT at, findings::text
+		FROM   check_report`).Scan(&at, &text)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, []byte("[]"), nil
+	}
+	return at.UTC(), []byte(text), err
 }

@@ -19,6 +19,7 @@ const (
 	Renew          = "certificate.renew"
 	Revoke         = "certificate.revoke"
 	Abandon        = "certificate.abandon"
+	Difference     = "check.difference" // what is published is not what the ledger holds
 	EnrolmentMade  = "enrolment.make"
 	EnrolmentUsed  = "enrolment.use"
 	ScopeCreated   = "scope.create"

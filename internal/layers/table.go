@@ -41,6 +41,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"ca", "ca/lint", "ca/tbs", "internal/cert", "internal/uid", "kms"},
 			[]string{"golang.org/x/crypto/cryptobyte"},
 		},
+		"ca/check": {
+			Domain,
+			[]string{"ca/crl", "ca/ocsp", "internal/cert", "internal/uid"},
+			[]string{"golang.org/x/crypto/ocsp"},
+		},
 		"ca/ocsp": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca/seal": {
 			Domain,
@@ -81,7 +86,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/seal/store": {
 			Adapter,
 			[]string{"ca/seal", "ca/tbs", "internal/audit", "internal/cert", "internal/identity", "internal/postgres", "internal/uid"},
-			[]string{pgx},
+			[]string{pgx, "golang.org/x/mod"},
 		},
 		"acme/store": {
 			Adapter,
@@ -91,6 +96,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
 		"acme/validate": {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
 		"kms/stepkms":   {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
+		"acme/remote":   {Adapter, []string{"acme", "internal/cert", "internal/identity"}, nil},
 		"acme/attest": {
 			Adapter,
 			[]string{"acme", "internal/cert"},

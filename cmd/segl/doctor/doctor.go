@@ -77,6 +77,7 @@ func Examine(ctx context.Context, p Patient) []Finding {
 		x.checkListener(ctx, l)
 	}
 	x.checkReadiness(ctx)
+	x.checkPublished(ctx)
 	x.checkDatabase(ctx)
 	x.checkPublic(ctx)
 	if len(x.found) == 0 {

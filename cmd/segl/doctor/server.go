@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -76,5 +77,39 @@ func (x *examination) checkDatabase(ctx context.Context) {
 		x.add(ill("schema", err, "segl migrate, with the newest program that uses this database"))
 	} else {
 		x.add(well("schema", "is this program's"))
+	}
+}
+
+// checkPublished reads what the checker found: whether what is published is what the ledger holds.
+func (x *examination) checkPublished(ctx context.Context) {
+	const check, fix = "published", "see the log for `published is not what the ledger holds`; a proxy that keeps too long, or a duty that fails"
+	if x.Private == "" {
+		return
+	}
+	c, err := x.plain(x.Private)
+	if err != nil {
+		return // readiness has said so
+	}
+	defer c.Close()
+	body, _, err := c.Fetch(ctx, client.Request{Method: http.MethodGet, Path: "/findings", Once: true})
+	if err != nil {
+		return // readiness has said so
+	}
+	var report struct {
+		At       time.Time `json:"at"`
+		Findings []struct{ Check, Where, What string }
+	}
+	if err := json.Unmarshal(body, &report); err != nil {
+		x.add(ill(check, fmt.Errorf("reading /findings: %w", err), fix))
+		return
+	}
+	for _, f := range report.Findings {
+		x.add(ill(check, fmt.Errorf("%s: %s: %s", f.Check, f.Where, f.What), fix))
+	}
+	switch {
+	case report.At.IsZero():
+		x.add(well(check, "not compared with the ledger yet"))
+	case len(report.Findings) == 0:
+		x.add(well(check, "what the ledger holds, says %s", stamp(report.At)))
 	}
 }

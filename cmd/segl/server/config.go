@@ -47,6 +47,7 @@ type Config struct {
 	// Lists says which revocation lists are published.
 	Lists Lists `yaml:"lists"`
 	OCSP  OCSP  `yaml:"ocsp"`
+	Check Check `yaml:"check"`
 
 	Ledger Ledger `yaml:"ledger"`
 
@@ -119,6 +120,13 @@ type Lists struct {
 	// lists of their epochs, which OpenSSL and what is built on it can use and GnuTLS cannot (docs/relying-parties.md). For
 	// authorities that may come to revoke hundreds of thousands. Default: none.
 	WithoutWhole []string `yaml:"without_whole"`
+}
+
+// Check says where what is published is compared with the ledger, beside urls.public.
+type Check struct {
+	// Endpoints are base URLs that tell of this ledger: of other sites, replicas, proxies, as relying parties reach them.
+	// Default: none.
+	Endpoints []string `yaml:"endpoints"`
 }
 
 // OCSP says how the status of certificates is answered.
@@ -207,6 +215,11 @@ func (c *Config) check() error {
 		return errors.New("database: want either url or url_file")
 	case c.PassphraseFile == "":
 		return errors.New("passphrase_file: want the file whose passphrase opens the keys")
+	}
+	for i := range c.Check.Endpoints {
+		if err := checkURL("check.endpoints", &c.Check.Endpoints[i]); err != nil {
+			return err
+		}
 	}
 	for key, u := range map[string]*string{"urls.service": &c.URLs.Service, "urls.operator": &c.URLs.Operator, "urls.public": &c.URLs.Public} {
 		if err := checkURL(key, u); err != nil {

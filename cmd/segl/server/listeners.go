@@ -94,7 +94,7 @@ func (s *Server) servers() ([]web.Listening, error) {
 		{web.Config{Name: "service", TLS: secure, Clients: clients}, s.listen.service, d.service},
 		{web.Config{Name: "operator", TLS: secure, Clients: &operators}, s.listen.operator, d.operator},
 		{web.Config{Name: "public"}, s.listen.public, s.publicDoors()},
-		{web.Config{Name: "private"}, s.listen.private, []web.Door{web.Private(s.health, s.registry)}},
+		{web.Config{Name: "private"}, s.listen.private, []web.Door{web.Private(s.health, s.registry), s.findingsDoor()}},
 	} {
 		l.cfg.Log, l.cfg.Metrics, l.cfg.Now = s.log, s.metrics, s.now
 		server, err := web.NewServer(l.cfg, l.doors...)

@@ -44,6 +44,7 @@ func (s *Server) openStatus(ctx context.Context) error {
 	}
 	lists.Once = paced(listsGap, lists.Once)
 	s.duties = append(s.duties, lists, kept.duty())
+	s.openChecker()
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "segl_lists_next_update_seconds", Help: "Unix time at which the first of the live lists ends.",
 	}, func() float64 {
