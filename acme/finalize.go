@@ -79,19 +79,20 @@ func otherKey() *Problem {
 	return problem(OrderNotReady, "the order was finalized with another key: make a new order (RFC 8555 §7.4)")
 }
 
-// examine refuses a key that is an account's, and an order that rests on what was given up since it was remembered.
+// examine refuses a key that is an account's, and an order that has failed, or rests on what was given up, since it was
+// remembered.
 func (s *Server) examine(ctx context.Context, o Order, req cert.Request) error {
 	claims := make([]uid.UID, 0, len(o.Authorizations))
 	for _, a := range o.Authorizations {
 		claims = append(claims, a.ID)
 	}
-	found, err := s.Store.Examine(ctx, req.KeyID, claims)
+	found, err := s.Store.Examine(ctx, o.ID, req.KeyID, claims)
 	switch {
 	case err != nil:
 		return fmt.Errorf("finalizing order %s: %w", o.ID, err)
 	case found.KeyOfAccount:
 		return accountKey()
-	case found.Deactivated:
+	case found.Deactivated, found.Failed:
 		return notReady(Invalid)
 	}
 	return nil

@@ -73,8 +73,8 @@ type Store interface {
 	// ended before, nothing else changes, and it returns false.
 	Settle(ctx context.Context, id uid.UID, queued Queued, v Validation, facts ...audit.Fact) (bool, error)
 
-	// Examine tells what stands against finalizing with key an order that rests on claims.
-	Examine(ctx context.Context, key cert.KeyID, claims []uid.UID) (Examination, error)
+	// Examine tells what stands against finalizing order, which rests on claims, with key.
+	Examine(ctx context.Context, order uid.UID, key cert.KeyID, claims []uid.UID) (Examination, error)
 	// Finalize records the key of an order. Claimed: it was the first. KeyOfAccount: the key is some account's, and nothing
 	// was recorded.
 	Finalize(ctx context.Context, order uid.UID, f Finalization) (FinalizeResult, error)
@@ -128,8 +128,9 @@ type Task struct {
 	Tries         int // how many were begun, this one counted
 }
 
-// An Examination says what stands against a finalization: its key is some account's, or an authorization was given up.
-type Examination struct{ KeyOfAccount, Deactivated bool }
+// An Examination says what stands against a finalization: its key is some account's, an authorization was given up, or the
+// order has failed before.
+type Examination struct{ KeyOfAccount, Deactivated, Failed bool }
 
 // A FinalizeResult says what Finalize did.
 type FinalizeResult struct{ Claimed, KeyOfAccount bool }

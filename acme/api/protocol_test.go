@@ -15,6 +15,7 @@ import (
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/acme/jws/jwstest"
+	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 )
 
@@ -550,6 +551,29 @@ func TestWhoeverProvedAllNamesRevokes(t *testing.T) {
 		t.Errorf("with all names: %d %s", res.status, res.body)
 	}
 	refused(t, "twice", a.post(t, u, ask), 400, "alreadyRevoked")
+}
+
+func TestAnOrderThatFailedElsewhereStaysFailed(t *testing.T) {
+	s, one := newSite(t, options{validator: yes{}})
+	two := s.replica(t, options{validator: yes{}})
+	a := one.register(t)
+	elsewhere := &account{replica: two, key: a.key, kid: two.at("acct/" + uidOf(t, a.kid).String())}
+	url, o := a.order(t, "dns:a.demo.test")
+	a.prove(t, o, "http-01")
+	a.wait(t, url)
+	lost, who := pkitest.Key(t), pkitest.Workload(pkitest.Demo, "demo")
+	c, err := s.Issue(t.Context(), who, ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, lost, "dns:a.demo.test")})
+	must(t, err)
+	_, err = s.Revoke(t.Context(), who, c.Serial, 1)
+	must(t, err)
+	at := two.at("order/" + uidOf(t, url).String() + "/finalize")
+	if res := elsewhere.post(t, at, csrFor(t, lost, "dns:a.demo.test")); res.json(t)["status"] != "invalid" {
+		t.Fatalf("a compromised key: %s", res.body)
+	}
+	for name, who := range map[string]*account{"where it was made": a, "where it failed": elsewhere} { // the one remembers that it was ready
+		res := who.post(t, who.at("order/"+uidOf(t, url).String()+"/finalize"), csrFor(t, pkitest.Key(t), "dns:a.demo.test"))
+		refused(t, "another key, "+name, res, 403, "orderNotReady")
+	}
 }
 
 func TestADeactivatedAccountsWorkStops(t *testing.T) {

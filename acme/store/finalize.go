@@ -26,26 +26,30 @@ func finalization(at time.Time, spki []byte) (*acme.Finalization, error) {
 
 // An examination is a finalization's question.
 type examination struct {
+	order  uid.UID
 	key    cert.KeyID
 	claims []uid.UID
 	found  acme.Examination // filled in
 }
 
 // Examine implements acme.Store.
-func (s *Store) Examine(ctx context.Context, key cert.KeyID, claims []uid.UID) (acme.Examination, error) {
-	e := &examination{key: key, claims: claims}
+func (s *Store) Examine(ctx context.Context, order uid.UID, key cert.KeyID, claims []uid.UID) (acme.Examination, error) {
+	e := &examination{order: order, key: key, claims: claims}
 	if err := s.finals.do(ctx, e); err != nil {
 		return acme.Examination{}, err
 	}
 	return e.found, nil
 }
 
-// examine answers questions that came together: which keys are accounts', and, by week, which authorizations were given up.
+// examine answers questions that came together: which keys are accounts', and, by week, which authorizations were given up and
+// which orders have failed.
 func (s *Store) examine(ctx context.Context, all []*examination) error {
 	keys := make([][]byte, len(all))
-	weeks := make(map[string][][]byte)
+	weeks, orders := make(map[string][][]byte), make(map[string][][]byte)
 	for i, e := range all {
 		keys[i] = e.key[:]
+		week := s.week(ctx, "acme_order", e.order)
+		orders[week] = append(orders[week], e.order.Bytes())
 		for _, id := range e.claims {
 			week := s.week(ctx, "acme_authorization", id)
 			weeks[week] = append(weeks[week], id.Bytes())
@@ -72,13 +76,25 @@ func (s *Store) examine(ctx context.Context, all []*examination) error {
 			           LIMIT  1
 			       ) a`, ids)
 	}
+	for week, ids := range orders {
+		b.Queue(`
+			SELECT a.order_id
+			FROM   unnest($1::bytea[]) AS n (id)
+			CROSS  JOIN LATERAL (
+			           SELECT d.order_id
+			           FROM   acme_failure`+week+` d
+			           WHERE  d.order_id = n.id
+			           LIMIT  1
+			       ) a`, ids)
+	}
 	results := s.db.SendBatch(ctx, &b)
-	found, err := readAll(results, 1+len(weeks))
+	found, err := readAll(results, 1+len(weeks)+len(orders))
 	if err = errors.Join(err, results.Close()); err != nil {
 		return err
 	}
 	for _, e := range all {
 		e.found.KeyOfAccount = found[string(e.key[:])]
+		e.found.Failed = found[string(e.order.Bytes())]
 		e.found.Deactivated = slices.ContainsFunc(e.claims, func(id uid.UID) bool { return found[string(id.Bytes())] })
 	}
 	return nil
