@@ -28,6 +28,7 @@ package acme
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -81,7 +82,8 @@ type Config struct {
 	// Terms is the URL of the terms of service that an account must agree to. Empty: there are none.
 	Terms string
 	// Keep is how long orders are kept after the week they were made in. While its order is there, a certificate can be fetched
-	// again, and be revoked by the account that ordered it, so that it should exceed the longest life. Zero: 100 days.
+	// again, and be revoked by the account that ordered it, so that it should exceed the longest life. Zero: 100 days; at
+	// least 35.
 	Keep time.Duration
 	// Workers is how many validations run at once. Zero: 32.
 	Workers int
@@ -99,6 +101,7 @@ const (
 const (
 	defaultWorkers  = 32
 	defaultKeep     = 100 * 24 * time.Hour
+	minKeep         = 35 * 24 * time.Hour // authorizations last a week, and statements name the partitions of four
 	defaultPatience = 250 * time.Millisecond
 )
 
@@ -127,8 +130,11 @@ func New(c Config) (*Server, error) {
 	if c.NoScope == nil {
 		c.NoScope = ca.ErrNotFound
 	}
-	if c.Keep <= 0 {
+	if c.Keep == 0 {
 		c.Keep = defaultKeep
+	}
+	if c.Keep < minKeep {
+		return nil, fmt.Errorf("keeping orders for %s: keep them for %s at least, so that none leaves while clients are at it", c.Keep, minKeep)
 	}
 	if c.Workers <= 0 {
 		c.Workers = defaultWorkers

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -619,4 +620,31 @@ func parseLeaf(t testing.TB, chain []byte) *x509.Certificate {
 	c, err := x509.ParseCertificate(b.Bytes)
 	must(t, err)
 	return c
+}
+
+func TestTheSweepingDutyDropsOrdersOfLongAgo(t *testing.T) {
+	var cfg acme.Config
+	s, r := newSite(t, options{validator: yes{}, config: func(c *acme.Config) { cfg = *c }})
+	a := r.register(t)
+	url, o := a.order(t, "dns:a.demo.test")
+	a.prove(t, o, "http-01")
+	a.wait(t, url)
+	a.finalize(t, o, "dns:a.demo.test")
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		after time.Duration
+		there bool
+	}{{90 * day, true}, {20 * day, false}} {
+		s.Advance(c.after)
+		must(t, r.server.Sweep(t.Context()))
+		_, err := r.store.Order(t.Context(), uidOf(t, url))
+		if c.there && err != nil || !c.there && !errors.Is(err, acme.ErrNotFound) {
+			t.Errorf("after %s more: %v", c.after, err)
+		}
+	}
+	s.Advance(-110 * day)
+	cfg.Keep = 30 * day
+	if _, err := acme.New(cfg); err == nil {
+		t.Error("orders may leave while statements name their partitions")
+	}
 }
