@@ -70,7 +70,8 @@ type Config struct {
 	// Fence returns why nothing may be issued now, or nil. The listeners' own certificates and OCSP responders are issued
 	// nevertheless: status goes on. Nil: there is none.
 	Fence func() error
-	// Published returns why a prepared authority may not sign yet, as for want of a list, or nil. Nil: it always may.
+	// Published waits a while for a prepared authority to be ready to sign, as for its lists, and returns why it is not. Nil: it
+	// always is.
 	Published func(ctx context.Context, a *Authority) error
 	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration

@@ -46,8 +46,23 @@ func recipes(t *testing.T) []byte {
 	if !ok || !ok2 {
 		t.Fatal("the page has lost its section of recipes")
 	}
+	return fenced(rest)
+}
+
+// commandsOf are all the commands of a page, in order.
+func commandsOf(t *testing.T, page string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fenced(string(text))
+}
+
+// fenced is what stands between fences.
+func fenced(text string) []byte {
 	var b strings.Builder
-	for i, part := range strings.Split(rest, "```") {
+	for i, part := range strings.Split(text, "```") {
 		if i%2 == 1 {
 			b.WriteString(part)
 		}

@@ -41,7 +41,7 @@ over --spread from now on, and after --deadline revokes those that have no succe
 then. Chosen is what was issued until now and matches every flag of the choice; what is
 issued later is not touched. At a terminal it counts first and asks for the number;
 --dry-run counts and does nothing.`,
-		Example: "  segl incident create --authority servers-1-1 --why 'its module leaks' --spread 12h --deadline 24h --reason superseded\n" +
+		Example: "  segl incident create --authority servers-1-1 --why 'its module leaks' --spread 12h --deadline 24h --revoke-for superseded\n" +
 			"  segl incident create --scope demo --name .demo.test --why 'names move' --spread 2d --dry-run",
 		RunE: func(c *cobra.Command, _ []string) error { return p.createIncident(c.Context(), o) },
 	}))

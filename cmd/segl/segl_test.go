@@ -47,6 +47,9 @@ func TestRemoteCommands(t *testing.T) {
 			for k, v := range vars {
 				e.Setenv(k, v)
 			}
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "incidents.sh"), commandsOf(t, "../../docs/incidents.md"), 0o600); err != nil {
+				return err
+			}
 			return os.WriteFile(filepath.Join(e.WorkDir, "page.sh"), recipes(t), 0o600)
 		},
 	})

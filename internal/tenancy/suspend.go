@@ -12,7 +12,7 @@ import (
 )
 
 // ErrUnchanged says that a scope is suspended already, or was not.
-var ErrUnchanged = errors.New("the scope is so already")
+var ErrUnchanged = errors.New("nothing to change")
 
 // stored returns v with its suspension, and notes whom that concerns. A parent is stored before its children.
 func (n *snapshot) stored(v Scope, suspended *time.Time) Scope {

@@ -18,7 +18,7 @@ import (
 // openLever makes the desk at which incidents are taken in, and the duty that carries them out.
 func (s *Server) openLever(context.Context) error {
 	s.desk = incident.New(incident.Config{
-		Site: byte(s.cfg.Site), Book: book{s.ledger, s.ended}, Profiles: ca.Profiles(), Longest: ca.LongestLife, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), Book: book{s.ledger, s.ended, s.now}, Profiles: ca.Profiles(), Longest: ca.LongestLife, Now: s.now, //nolint:gosec // checked
 	})
 	s.duties = append(s.duties, duty.Duty{
 		Name: "incidents", Every: 5 * time.Second, Wake: s.incidents,
@@ -27,17 +27,24 @@ func (s *Server) openLever(context.Context) error {
 	return nil
 }
 
-// A book tells this replica's caches of a revocation of many before whoever asked gets the answer; others hear by notice.
+// A book tells this replica's caches of a revocation of many before whoever asked gets the answer; others hear by notice. And
+// it answers when the second is over of which everything is touched: what is issued from the answer on is not.
 type book struct {
 	*ledger.Ledger
 	ended func(cert.Serial)
+	now   func() time.Time
 }
 
 // Record implements incident.Book.
 func (b book) Record(ctx context.Context, i incident.Incident, f audit.Fact) error {
 	err := b.Ledger.Record(ctx, i, f)
-	if i.Everything {
-		b.ended(cert.Serial{})
+	if !i.Everything {
+		return err
+	}
+	b.ended(cert.Serial{})
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(i.Choice.To.Sub(b.now()), time.Second)):
 	}
 	return err
 }
@@ -89,16 +96,24 @@ func (s *Server) reloadAuthorities(ctx context.Context) error {
 	return s.status.responder.RunOnce(ctx)
 }
 
-// published returns why a prepared authority may not sign yet: every list that a certificate may name has to be there.
+// published waits until every list is there that a certificate may name, and returns why a prepared authority may not sign yet if
+// that takes too long.
 func (s *Server) published(ctx context.Context, _ *ca.Authority) error {
-	missing, err := s.missingList(ctx)
-	if err != nil {
-		return err
+	const most, retry = 15 * time.Second, 200 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		missing, err := s.missingList(ctx)
+		if missing == "" || err != nil {
+			return err
+		}
+		wake(s.revoked)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the list of %s is not there", errUnpublished, missing)
+		case <-time.After(retry):
+		}
 	}
-	if missing != "" {
-		return fmt.Errorf("%w: the list of %s is not there", errUnpublished, missing)
-	}
-	return nil
 }
 
 var errUnpublished = errors.New("not published")

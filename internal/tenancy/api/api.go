@@ -24,7 +24,7 @@ func Operator(scopes *tenancy.Registry, below web.Table) web.Door {
 	table := web.Table{
 		{Err: tenancy.ErrExists, Status: http.StatusConflict, Name: "scope-exists", Title: "The scope exists", Remedy: "change its rights instead, or choose another name"},
 		{Err: tenancy.ErrNoParent, Status: http.StatusConflict, Name: "no-parent", Title: "The scope above does not exist", Remedy: "create that first"},
-		{Err: tenancy.ErrUnchanged, Status: http.StatusConflict, Name: "unchanged", Title: "The scope is so already", Remedy: "nothing is left to do"},
+		{Err: tenancy.ErrUnchanged, Status: http.StatusConflict, Name: "unchanged", Title: "The scope is suspended already, or was not", Remedy: "nothing is left to do"},
 		{Err: tenancy.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such scope"},
 	}
 	return web.Door{Table: append(table, below...), Routes: d.routes()}
