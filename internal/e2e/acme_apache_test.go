@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +23,8 @@ PidFile %[1]q
 Mutex file:%[1]s
 ErrorLog %[1]s/error.log
 LogLevel warn md:debug
-User %[8]s
+User #%[8]s
+Group #%[9]s
 LoadModule mpm_event_module %[7]s/mod_mpm_event.so
 LoadModule authz_core_module %[7]s/mod_authz_core.so
 LoadModule socache_shmcb_module %[7]s/mod_socache_shmcb.so
@@ -49,29 +51,34 @@ MDomain %[2]s
 </VirtualHost>
 `
 
-// An apache is a web server that gets its own certificate.
+// An apache is a web server that gets its own certificate; more are further directives.
 type apache struct {
 	s               *acmeSite
 	dir, name, port string
 	program, config string
 }
 
-func newApache(t *testing.T, s *acmeSite, name string) apache {
+func newApache(t *testing.T, s *acmeSite, name string, more ...string) apache {
 	t.Helper()
 	a := apache{s: s, dir: s.Temp(t), name: name, port: clientPort(t), program: e2e.Need(t, "apache2", "apache2-bin")}
 	web := clientPort(t)
 	s.holds(t, proxyTo(web), name)
-	who, err := user.Current()
-	if err != nil {
+	uid, gid := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid())
+	if uid == "0" { // Apache does not serve as root
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, gid = nobody.Uid, nobody.Gid
+	}
+	root := filepath.Join(a.dir, "root.pem") // where nobody may read it
+	if err := os.WriteFile(root, []byte(readFile(t, s.Env["SEGL_ROOT"])), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	run := who.Username
-	if who.Uid == "0" {
-		run = "nobody" // Apache does not serve as root
-	}
 	a.config = filepath.Join(a.dir, "apache.conf")
-	text := fmt.Sprintf(apacheConf, a.dir, name, web, a.port, s.Env["SEGL_ACME_DIRECTORY"], s.Env["SEGL_ROOT"], "/usr/lib/apache2/modules", run)
+	text := fmt.Sprintf(apacheConf, a.dir, name, web, a.port, s.directory, root, "/usr/lib/apache2/modules", uid, gid)
 	text = strings.Replace(text, fmt.Sprintf("PidFile %q", a.dir), fmt.Sprintf("PidFile %q", filepath.Join(a.dir, "pid")), 1)
+	text += strings.Join(more, "\n") + "\n"
 	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +121,16 @@ func (a apache) serve(t *testing.T, f func(issued) error) (got issued) {
 }
 
 func apacheLives(t *testing.T, s *acmeSite) {
-	a := newApache(t, s, "apache.demo.test")
+	a := newApache(t, s, "apache.demo.test", "MDProfile server", "MDProfileMandatory on")
 	first := a.serve(t, func(issued) error { return nil })
 	s.Revoke(t, first.serial(), "superseded")
 	s.ended(t, first, 4)
-	s.matrix.note("Apache mod_md", issues, byHTTP)
+	s.dueNow(t, first)
+	a.serve(t, func(got issued) error { // at its next start it asks when to renew, and that is now
+		if got.serial() == first.serial() {
+			return errors.New("it shows the revoked certificate still")
+		}
+		return nil
+	})
+	s.matrix.note("Apache mod_md", issues, byHTTP, renews, asksARI, choosesProfile)
 }

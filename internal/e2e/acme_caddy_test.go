@@ -23,6 +23,7 @@ const caddyfile = `{
 	acme_ca_root %q
 	email ops@demo.test
 	auto_https disable_redirects
+	%s
 }
 %s {
 	bind 127.0.0.1
@@ -30,20 +31,27 @@ const caddyfile = `{
 }
 `
 
-// A caddy proves its name by http-01 or tls-alpn-01, as it likes.
-func caddyLives(t *testing.T, s *acmeSite) {
-	const name = "caddy.demo.test"
+// newCaddy returns the configuration of one, with a further global option, and its port.
+func newCaddy(t *testing.T, s *acmeSite, name, option string) (config, port string) {
+	t.Helper()
 	e2e.Need(t, "caddy", "caddy")
 	e2e.Need(t, "curl", "curl")
 	dir, web, port := s.Temp(t), clientPort(t), clientPort(t)
 	s.holdsTLS(t, port, name)
 	s.holds(t, proxyTo(web), name)
-	config := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf(caddyfile, web, port, dir, s.Env["SEGL_ACME_DIRECTORY"], s.Env["SEGL_ROOT"], name)
+	config = filepath.Join(dir, "Caddyfile")
+	text := fmt.Sprintf(caddyfile, web, port, dir, s.directory, s.Env["SEGL_ROOT"], option, name)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	first := s.caddy(t, config, name, port)
+	return config, port
+}
+
+// A caddy proves its name by http-01 or tls-alpn-01, as it likes.
+func caddyLives(t *testing.T, s *acmeSite) {
+	const name = "caddy.demo.test"
+	config, port := newCaddy(t, s, name, "")
+	dir, first := filepath.Dir(config), s.caddy(t, config, name, port)
 	s.Revoke(t, first.serial(), "superseded")
 	s.ended(t, first, 4)
 	if err := os.RemoveAll(filepath.Join(dir, "ocsp")); err != nil { // the answer from before, which is fresh for an hour

@@ -23,7 +23,7 @@ func newCertbot(t *testing.T, s *acmeSite, names ...string) certbot {
 	c.acmeClient = acmeClient{s, []string{
 		"env", "REQUESTS_CA_BUNDLE=" + s.Env["SEGL_ROOT"], program, "--non-interactive",
 		"--config-dir", filepath.Join(c.dir, "config"), "--work-dir", filepath.Join(c.dir, "work"), "--logs-dir", filepath.Join(c.dir, "logs"),
-		"--server", s.Env["SEGL_ACME_DIRECTORY"],
+		"--server", s.directory,
 	}}
 	return c
 }

@@ -16,7 +16,7 @@ func newDehydrated(t *testing.T, s *acmeSite, names ...string) (c acmeClient, di
 	dir = s.Temp(t)
 	config := filepath.Join(dir, "config")
 	text := fmt.Sprintf("CA=%q\nBASEDIR=%q\nWELLKNOWN=%q\nCURL_OPTS=%q\nKEYSIZE=2048\nKEY_ALGO=secp384r1\nCONTACT_EMAIL=ops@demo.test\nOCSP_FETCH=yes\n",
-		s.Env["SEGL_ACME_DIRECTORY"], dir, filepath.Join(s.webroot(t, names...), wellKnown), "--cacert "+s.Env["SEGL_ROOT"])
+		s.directory, dir, filepath.Join(s.webroot(t, names...), wellKnown), "--cacert "+s.Env["SEGL_ROOT"])
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func newLego(t *testing.T, s *acmeSite, more ...string) lego {
 	program := e2e.Need(t, "lego", "lego")
 	l := lego{dir: s.Temp(t), port: clientPort(t)}
 	env := append([]string{"env", "LEGO_CA_CERTIFICATES=" + s.Env["SEGL_ROOT"]}, more...)
-	l.acmeClient = acmeClient{s, append(env, program, "--path", l.dir, "--server", s.Env["SEGL_ACME_DIRECTORY"], "--accept-tos", "--email", "ops@demo.test")}
+	l.acmeClient = acmeClient{s, append(env, program, "--path", l.dir, "--server", s.directory, "--accept-tos", "--email", "ops@demo.test")}
 	return l
 }
 

@@ -84,7 +84,7 @@ func librariesShareAnAccount(t *testing.T, s *acmeSite) {
 func (s *acmeSite) acmez(t *testing.T, d *desk, key *ecdsa.PrivateKey) (*acmez.Client, acmezacme.Account) {
 	t.Helper()
 	c := &acmez.Client{
-		Client:           &acmezacme.Client{Directory: s.Env["SEGL_ACME_DIRECTORY"], HTTPClient: s.Client(t, "", "")},
+		Client:           &acmezacme.Client{Directory: s.directory, HTTPClient: s.Client(t, "", "")},
 		ChallengeSolvers: map[string]acmez.Solver{"http-01": d},
 	}
 	a, err := c.NewAccount(t.Context(), acmezacme.Account{Contact: []string{"mailto:ops@demo.test"}, TermsOfServiceAgreed: true, PrivateKey: key})
@@ -110,7 +110,7 @@ type xclient struct {
 
 func (s *acmeSite) xacme(t *testing.T, key *ecdsa.PrivateKey) xclient {
 	t.Helper()
-	c := &xacme.Client{Key: key, DirectoryURL: s.Env["SEGL_ACME_DIRECTORY"], HTTPClient: s.Client(t, "", "")}
+	c := &xacme.Client{Key: key, DirectoryURL: s.directory, HTTPClient: s.Client(t, "", "")}
 	a, err := c.GetReg(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -55,10 +54,10 @@ type matrixRow struct {
 
 var matrixRows = []matrixRow{
 	{"certbot", []string{"certbot", "--version"}, "no tls-alpn-01, key-change, and, before 2.12 or so, no ARI, profiles and addresses"},
-	{"lego", []string{"lego", "--version"}, "4.9 has no ARI, profiles, key-change and deactivation, and orders addresses as DNS names"},
+	{"lego", []string{"dpkg-query", "--show", "lego"}, "4.9 has no ARI, profiles, key-change and deactivation, and orders addresses as DNS names"},
 	{"uacme", []string{"uacme", "--version"}, "no ARI and profiles; dns-01, wildcards and tls-alpn-01 by hooks that were not tried"},
 	{"dehydrated", []string{"dehydrated", "--version"}, "0.7.0 has no ARI, profiles and key-change, and orders addresses as DNS names"},
-	{"Apache mod_md", []string{"apache2", "-v"}, "revocation and key-change are not its business"},
+	{"Apache mod_md", []string{"apache2", "-v"}, "revocation and key-change are not its business; renewal of one revoked comes by ARI"},
 	{"Caddy", []string{"caddy", "version"}, "2.6 has no ARI and profiles; revocation only of compromised keys"},
 	{"acmez", []string{"github.com/mholt/acmez/v3"}, ""},
 	{"x/crypto/acme", []string{"golang.org/x/crypto"}, "no ARI and profiles"},
@@ -95,13 +94,12 @@ func (r matrixRow) says(t *testing.T) string {
 		}
 		return versionNumber.FindString(string(text))
 	case strings.Contains(r.version[0], "."):
-		info, _ := debug.ReadBuildInfo()
-		for _, d := range info.Deps {
-			if d.Path == r.version[0] {
-				return d.Version
-			}
+		text, err := os.ReadFile("../../go.mod")
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Fatalf("%s is not among the modules of this test", r.version[0])
+		_, behind, _ := strings.Cut(string(text), r.version[0]+" ")
+		return versionNumber.FindString(behind)
 	}
 	cmd := exec.Command(r.version[0], r.version[1:]...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "HOME="+t.TempDir())
@@ -149,6 +147,9 @@ func (m *matrix) check(t *testing.T) {
 		if !slices.ContainsFunc(matrixRows, func(r matrixRow) bool { return r.name == client }) {
 			t.Errorf("docs/acme-clients.md has no row for %s", client)
 		}
+	}
+	if len(m.did) < len(matrixRows) {
+		return // only some were asked to run
 	}
 	if os.Getenv("SEGL_UPDATE") != "" {
 		page := m.page(func(r matrixRow) string { return r.says(t) })

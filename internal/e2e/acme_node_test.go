@@ -6,45 +6,38 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"codeberg.org/dataverket/segl/internal/e2e"
 )
 
-// nodeModules is where the packages of testdata/node were installed, once a test run, at the versions and with the checksums
-// of package-lock.json.
-var nodeModules = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "segl-node-")
-	if err != nil {
-		return "", err
-	}
-	return dir, os.CopyFS(dir, os.DirFS("testdata/node"))
-})
-
-// node returns node's arguments to run a file of testdata/node.
-func node(t *testing.T, s *e2e.Segl, file string) []string {
+// node returns node's arguments to run a file of testdata/node, whose packages are installed once a site, at the versions and
+// with the checksums of package-lock.json.
+func node(t *testing.T, s *acmeSite, file string) []string {
 	t.Helper()
-	program := e2e.Need(t, "node", "nodejs")
-	npm := e2e.Need(t, "npm", "npm")
-	dir, err := nodeModules()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		s.Run(t, npm, "ci", "--prefix", dir, "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts")
-	}
-	return []string{program, filepath.Join(dir, file)}
+	program, npm := e2e.Need(t, "node", "nodejs"), e2e.Need(t, "npm", "npm")
+	s.nodeOnce.Do(func() {
+		s.nodeDir = s.Temp(t)
+		if err := os.CopyFS(s.nodeDir, os.DirFS("testdata/node")); err != nil {
+			t.Fatal(err)
+		}
+		s.Run(t, npm, "ci", "--prefix", s.nodeDir, "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts")
+	})
+	return []string{program, filepath.Join(s.nodeDir, file)}
+}
+
+// nodeSays runs client.js for names, with further environment.
+func nodeSays(t *testing.T, s *acmeSite, names []string, more ...string) string {
+	t.Helper()
+	root := s.webroot(t, names...)
+	env := append(more, "SEGL_ACME_DIRECTORY="+s.directory, "NODE_EXTRA_CA_CERTS="+s.Env["SEGL_ROOT"], "NAMES="+strings.Join(names, ","),
+		"CHALLENGES="+filepath.Join(root, wellKnown))
+	return s.Run(t, "env", append(env, node(t, s, "client.js")...)...)
 }
 
 func nodeLives(t *testing.T, s *acmeSite) {
 	names := []string{"node-a.demo.test", "node-b.demo.test"}
-	root := s.webroot(t, names...)
-	call := append([]string{
-		"NODE_EXTRA_CA_CERTS=" + s.Env["SEGL_ROOT"], "NAMES=" + strings.Join(names, ","), "CHALLENGES=" + filepath.Join(root, wellKnown),
-	}, node(t, s.Segl, "client.js")...)
-	said := s.Run(t, "env", call...)
+	said := nodeSays(t, s, names)
 	var did []string
 	var got issued
 	for lines := bufio.NewScanner(strings.NewReader(said)); lines.Scan(); {

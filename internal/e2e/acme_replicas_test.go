@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -97,7 +98,7 @@ func newThreesome(t *testing.T) *threesome {
 		}
 		s.replicas, s.hosts = append(s.replicas, r), append(s.hosts, host)
 	}
-	s.root = s.webroot(t, "127.0.0.1")
+	s.root, s.directory = s.webroot(t, "127.0.0.1"), s.Env["SEGL_ACME_DIRECTORY"]
 	s.balancer.live = s.hosts
 	s.serve(t, front)
 	return s
@@ -171,6 +172,7 @@ func TestThreeReplicasServeClientsAsOne(t *testing.T) {
 		all.Go(func() { t.Run(name, func(t *testing.T) { f(t, s.acmeSite) }) })
 	}
 	all.Go(func() { t.Run("a nonce counts once", func(t *testing.T) { nonceCountsOnce(t, s) }) })
+	all.Go(func() { t.Run("a binding counts once", func(t *testing.T) { bindingCountsOnce(t, s) }) })
 	all.Go(func() { t.Run("a finalize counts once", func(t *testing.T) { finalizeCountsOnce(t, s) }) })
 	all.Wait()
 	t.Run("a death amid an order loses nothing", func(t *testing.T) { deathLosesNothing(t, s) }) // last: then they are two
@@ -188,7 +190,7 @@ type rawACME struct {
 func newRawACME(t *testing.T, s *threesome) *rawACME {
 	t.Helper()
 	c := &rawACME{s: s, client: s.Client(t, "", ""), key: e2e.NewKey(t)}
-	a, err := e2e.Ask(t.Context(), c.client, http.MethodGet, s.Env["SEGL_ACME_DIRECTORY"], nil)
+	a, err := e2e.Ask(t.Context(), c.client, http.MethodGet, s.directory, nil)
 	if err == nil {
 		err = json.Unmarshal(a.Body, &c.directory)
 	}
@@ -270,6 +272,46 @@ func nonceCountsOnce(t *testing.T, s *threesome) {
 	}
 }
 
+// A key for one account, sent to all replicas at once, makes one account.
+func bindingCountsOnce(t *testing.T, s *threesome) {
+	bound := newBoundSite(t, s.acmeSite)
+	var k accountKey
+	made := bound.operate(t, "acme", "eab", "create", "--scope", boundScope, "--label", "once", "--uses", "1", "--json")
+	if err := json.Unmarshal([]byte(made), &k); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := base64.RawURLEncoding.DecodeString(k.HMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &rawACME{s: s, client: s.Client(t, "", "")}
+	a, err := e2e.Ask(t.Context(), c.client, http.MethodGet, bound.directory, nil)
+	if err == nil {
+		err = json.Unmarshal(a.Body, &c.directory)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies := make([][]byte, 3)
+	for i := range bodies { // another account each, the same binding key
+		c.key = e2e.NewKey(t)
+		binding := jwstest.Bind(t, secret, jwstest.Header{"alg": "HS256", "kid": k.ID, "url": c.url("newAccount")}, c.key)
+		bodies[i] = c.sign(t, c.nonce(t), c.url("newAccount"), `{"termsOfServiceAgreed":true,"externalAccountBinding":`+string(binding)+`}`)
+	}
+	taken := 0
+	for _, a := range c.everywhere(t, c.url("newAccount"), bodies) {
+		switch {
+		case a.Status == http.StatusCreated:
+			taken++
+		case a.Status != http.StatusForbidden && a.Status != http.StatusUnauthorized || !strings.Contains(string(a.Body), "urn:ietf:params:acme:error:unauthorized"):
+			t.Errorf("a binding used up: %d %s", a.Status, a.Body)
+		}
+	}
+	if taken != 1 {
+		t.Errorf("a key for one account made %d", taken)
+	}
+}
+
 // An orderBody is what the test reads of an order.
 type orderBody struct {
 	Status         string
@@ -293,7 +335,7 @@ func finalizeCountsOnce(t *testing.T, s *threesome) {
 	s.holds(t, d, name)
 	made := c.post(t, "", c.url("newOrder"), c.sign(t, c.nonce(t), c.url("newOrder"), `{"identifiers":[{"type":"dns","value":"`+name+`"}]}`))
 	o, where := c.order(t, made), made.Header.Get("Location")
-	x := &xacme.Client{Key: c.key, DirectoryURL: s.Env["SEGL_ACME_DIRECTORY"], HTTPClient: c.client}
+	x := &xacme.Client{Key: c.key, DirectoryURL: s.directory, HTTPClient: c.client}
 	if err := (xclient{x, c.account}).prove(t.Context(), d, o.Authorizations[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +396,7 @@ func (s *threesome) issuedFor(t *testing.T, name string) int {
 func deathLosesNothing(t *testing.T, s *threesome) {
 	const orders = 6
 	key, d := e2e.NewKey(t), new(desk)
-	if _, err := (&xacme.Client{Key: key, DirectoryURL: s.Env["SEGL_ACME_DIRECTORY"], HTTPClient: s.Client(t, "", "")}).Register(t.Context(), &xacme.Account{}, xacme.AcceptTOS); err != nil {
+	if _, err := (&xacme.Client{Key: key, DirectoryURL: s.directory, HTTPClient: s.Client(t, "", "")}).Register(t.Context(), &xacme.Account{}, xacme.AcceptTOS); err != nil {
 		t.Fatal(err)
 	}
 	x := s.xacme(t, key)

@@ -25,6 +25,12 @@ import (
 // hands every question on to whoever answers for its name. So clients run side by side.
 type acmeSite struct {
 	*e2e.Segl
+	*acmeWorld
+	directory string // where clients are sent
+}
+
+// An acmeWorld is what validation finds.
+type acmeWorld struct {
 	dns *dnstest.Server
 
 	// root is a directory whose files the web server of 127.0.0.1 shows.
@@ -35,18 +41,21 @@ type acmeSite struct {
 	tls map[string]string       // server names to addresses
 
 	matrix matrix
+
+	nodeOnce sync.Once
+	nodeDir  string
 }
 
 func newACMESite(t *testing.T) *acmeSite {
 	s, flags := newACMEWorld(t)
 	s.Segl = e2e.Start(t, flags...)
-	s.root = s.webroot(t, "127.0.0.1")
+	s.root, s.directory = s.webroot(t, "127.0.0.1"), s.Env["SEGL_ACME_DIRECTORY"]
 	return s
 }
 
 // newACMEWorld is a site before its segl, which is to be started with the flags.
 func newACMEWorld(t *testing.T) (*acmeSite, []string) {
-	s := &acmeSite{dns: dnstest.New(t), web: map[string]http.Handler{}, tls: map[string]string{}}
+	s := &acmeSite{acmeWorld: &acmeWorld{dns: dnstest.New(t), web: map[string]http.Handler{}, tls: map[string]string{}}}
 	web, alpn := listenLoopback(t), listenLoopback(t)
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
 	var all sync.WaitGroup
@@ -59,6 +68,9 @@ func newACMEWorld(t *testing.T) (*acmeSite, []string) {
 	})
 	return s, []string{"--acme-http-port", portOf(web), "--acme-tls-port", portOf(alpn), "--acme-resolver", s.dns.Addr}
 }
+
+// at is the same site for clients that are sent to another directory.
+func (s *acmeSite) at(directory string) *acmeSite { return &acmeSite{s.Segl, s.acmeWorld, directory} }
 
 func listenLoopback(t *testing.T) net.Listener {
 	t.Helper()

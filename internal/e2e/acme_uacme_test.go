@@ -27,6 +27,14 @@ type uacme struct {
 // nobody choose another, so it sees ours in that place.
 func newUacme(t *testing.T, s *acmeSite, root string) uacme {
 	t.Helper()
+	u := uacmeProgram(t, s, root)
+	u.does(t, "account created at", "--yes", "new", "ops@demo.test")
+	return u
+}
+
+// uacmeProgram is one without an account.
+func uacmeProgram(t *testing.T, s *acmeSite, root string) uacme {
+	t.Helper()
 	program := e2e.Need(t, "uacme", "uacme")
 	sealed := []string{"unshare", "--map-root-user", "--mount", "sh", "-ec", `mount --bind "$SEGL_ROOT" /etc/ssl/certs/ca-certificates.crt; exec "$@"`, "sh"}
 	if out, err := s.Try(t, sealed[0], append(sealed[1:], "true")...); err != nil {
@@ -38,8 +46,7 @@ func newUacme(t *testing.T, s *acmeSite, root string) uacme {
 		t.Fatal(err)
 	}
 	u.acmeClient = acmeClient{s, append(append([]string{"env", "CHALLENGES=" + filepath.Join(root, wellKnown)}, sealed...),
-		program, "--verbose", "--days", "1", "--acme-url", s.Env["SEGL_ACME_DIRECTORY"], "--confdir", filepath.Join(u.dir, "config"), "--hook", hook)}
-	u.does(t, "account created at", "--yes", "new", "ops@demo.test")
+		program, "--verbose", "--days", "1", "--acme-url", s.directory, "--confdir", filepath.Join(u.dir, "config"), "--hook", hook)}
 	return u
 }
 
@@ -68,8 +75,9 @@ func uacmeLives(t *testing.T, s *acmeSite) {
 	address := s.read(t, u.cert("127.0.0.1"), "127.0.0.1")
 	u.does(t, "revoked", "revoke", u.cert("127.0.0.1"), u.key("127.0.0.1"))
 	s.ended(t, address, 0)
+	u.does(t, "account key changed", "--yes", "newkey")
 	u.does(t, "deactivated", "deactivate")
-	s.matrix.note("uacme", issues, renews, byHTTP, byAddress, revokes, revokesByKey, leaves)
+	s.matrix.note("uacme", issues, renews, byHTTP, byAddress, revokes, revokesByKey, changesKey, leaves)
 }
 
 // Before it renews, uacme asks OCSP.
