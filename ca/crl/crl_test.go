@@ -27,6 +27,7 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/crl"
+	"codeberg.org/dataverket/segl/ca/ocsp"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -696,6 +697,80 @@ func opensslWithShard(t *testing.T, h *house, good, revoked ca.Certificate) {
 	// A list of another week proves nothing: without the shard's own, OpenSSL refuses.
 	if out, ok := h.verify(t, good, "-crl_check", h.shard(t, good, 1)); ok || !strings.Contains(out, "different CRL scope") {
 		t.Errorf("with another shard's list: %t: %s", ok, out)
+	}
+}
+
+// A list and a delta, as OpenSSL combines them: what was revoked after the list is found in the delta alone.
+func TestOpenSSLUsesDeltas(t *testing.T) {
+	h := newHouse(t)
+	good, early, late := h.issue(t, "dns:a.demo.test"), h.issue(t, "dns:b.demo.test"), h.issue(t, "dns:c.demo.test")
+	h.revoke(t, early.Serial, cert.KeyCompromise)
+	h.run(t)
+	base := h.shard(t, good, 0)
+	h.revoke(t, late.Serial, cert.KeyCompromise)
+	h.run(t)
+	l := h.find(t, crl.Shard{Authority: mustAuthority(t, h, good).ID, Epoch: good.Serial.Epoch()})
+	both := slices.Concat(base, list(published{l.Standing, h.octets(t, l.Standing, crl.Delta)}))
+	for _, row := range []struct {
+		name  string
+		c     ca.Certificate
+		lists []byte
+		ok    bool
+	}{
+		{"good", good, both, true},
+		{"on the list", early, both, false},
+		{"on the delta", late, both, false},
+		{"on the delta, which is not there", late, base, true},
+	} {
+		f := h.files(t, row.c, row.lists)
+		out, ok := run(t, "openssl", "verify", "-x509_strict", "-crl_check", "-use_deltas", "-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
+		if ok != row.ok || !ok && !strings.Contains(out, "certificate revoked") {
+			t.Errorf("%s: %t: %s", row.name, ok, out)
+		}
+	}
+}
+
+// What first told of a revocation is on record, by number and time.
+func TestReceiptsNameTheFirstThatTold(t *testing.T) {
+	h := newHouse(t)
+	c, other := h.issue(t, "dns:a.demo.test"), h.issue(t, "dns:b.demo.test")
+	h.run(t)
+	h.revoke(t, c.Serial, cert.Superseded)
+	if got, err := h.Receipts(t.Context(), c.Serial); err != nil || len(got) != 0 {
+		t.Errorf("before it is published: %v, %v", got, err)
+	}
+	h.run(t)
+	h.revoke(t, other.Serial, cert.Superseded) // a later list tells of both
+	h.run(t)
+	for i, s := range []cert.Serial{c.Serial, other.Serial} {
+		got, err := h.Receipts(t.Context(), s)
+		if err != nil || len(got) != 2 {
+			t.Fatalf("%v, %v", got, err)
+		}
+		for j, want := range []uid.Epoch{s.Epoch(), crl.Whole} {
+			if r := got[j]; r.List == nil || r.List.Epoch != want || r.List.Number != int64(2+i) || r.Site != 1 || h.Now().Sub(r.At) > time.Minute {
+				t.Errorf("%d: %+v", i, r)
+			}
+		}
+	}
+	// The first answer stays the first.
+	first := ocsp.Receipt{Serial: c.Serial, At: h.Now(), Answer: [32]byte{1}}
+	again := ocsp.Receipt{Serial: c.Serial, At: h.Now().Add(time.Second), Answer: [32]byte{2}}
+	if left, err := h.Ledger.Uncarried(t.Context(), []cert.Serial{c.Serial, other.Serial}); err != nil || len(left) != 2 {
+		t.Errorf("%v have no answer yet, %v", left, err)
+	}
+	for i, r := range []ocsp.Receipt{first, again} {
+		late, err := h.Ledger.Carried(t.Context(), []ocsp.Receipt{r})
+		if err != nil || len(late) != 1-i {
+			t.Errorf("answer %d: late by %v, %v", i, late, err)
+		}
+	}
+	got, err := h.Receipts(t.Context(), c.Serial)
+	if err != nil || len(got) != 3 || got[2].List != nil || got[2].Answer != first.Answer {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if left, err := h.Ledger.Uncarried(t.Context(), []cert.Serial{c.Serial, other.Serial}); err != nil || len(left) != 1 || left[0] != other.Serial {
+		t.Errorf("%v have no answer, %v", left, err)
 	}
 }
 

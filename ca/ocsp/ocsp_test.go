@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // RFC 6960 §4.3
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -620,6 +621,49 @@ func TestNothingIsKeptWhileNoticesMayBeMissed(t *testing.T) {
 	b.answer(t, s)
 	if b.asked != asked+1 {
 		t.Errorf("asked %d times after listening again", b.asked-asked)
+	}
+}
+
+// Whoever is told first of a revocation, by whatever answer, has a receipt of it; and what nobody asked about is answered ahead.
+func TestAnswersThatTellOfARevocationHaveReceipts(t *testing.T) {
+	b := newBench(t)
+	var told []ocsp.Receipt
+	b.Told = func(r ocsp.Receipt) { told = append(told, r) }
+	if err := b.RunOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	good, revoked, quiet := b.serial(ocsp.Status{State: ocsp.Good}), b.serial(ocsp.Status{State: ocsp.Revoked, At: start}), b.serial(ocsp.Status{State: ocsp.Revoked, At: start})
+	b.answer(t, good)
+	der := b.post(t, b.ask(t, b.authorities[0], revoked, crypto.SHA1))
+	b.answer(t, revoked) // from what was kept: no second receipt
+	if len(told) != 1 || told[0].Serial != revoked || told[0].Answer != sha256.Sum256(der) {
+		t.Fatalf("told %+v", told)
+	}
+	made, err := b.Presign(t.Context(), []cert.Serial{good, quiet, cert.NewSerial(1, start)})
+	if err != nil || len(made) != 1 || made[0].Serial != quiet {
+		t.Fatalf("made %+v, %v", made, err)
+	}
+	asked := b.asked
+	if r := b.answer(t, quiet); r.Status != xocsp.Revoked || b.asked != asked {
+		t.Errorf("status %d; the ledger was asked %d times about what was answered ahead", r.Status, b.asked-asked)
+	}
+}
+
+func TestReceiptsAreGatheredOnce(t *testing.T) {
+	r := ocsp.NewReceipts()
+	s := cert.NewSerial(1, start)
+	r.Add(ocsp.Receipt{Serial: s, Answer: [32]byte{1}})
+	r.Add(ocsp.Receipt{Serial: s, Answer: [32]byte{2}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []ocsp.Receipt
+	broken := errors.New("broken")
+	err := r.Run(ctx, func(_ context.Context, list []ocsp.Receipt) error {
+		got = append(got, list...)
+		cancel()
+		return broken
+	})
+	if !errors.Is(err, broken) || len(got) != 1 || got[0].Answer != [32]byte{1} {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
