@@ -51,7 +51,8 @@ const entryHead = 4
 
 // add appends e, which must follow what was added before it.
 func (s *body) add(e Entry) error {
-	serial := e.Serial.Bytes()
+	var octets [serialSize]byte
+	serial := e.Serial.Append(octets[:0])
 	if e.Serial.IsZero() || bytes.Compare(serial, s.last) <= 0 {
 		return fmt.Errorf("entry %s: serials must ascend, each once", e.Serial)
 	}
@@ -64,7 +65,7 @@ func (s *body) add(e Entry) error {
 	}
 	s.append(serial, e.Reason)
 	s.count++
-	s.last = serial
+	s.last = append(s.last[:0], serial...)
 	if e.At.After(s.latest) {
 		s.latest = e.At
 	}
@@ -78,7 +79,7 @@ func (s *body) append(serial []byte, r cert.Reason) {
 	}
 	b := s.buf[:s.end]
 	if need := s.end + 2 + size; need > cap(b) {
-		b = slices.Grow(b, max(room, len(b)/2)) // append alone would grow by a quarter, and copy a long list more often
+		b = slices.Grow(b, max(room, len(b))) // append alone would grow by a quarter, and copy a long list more often
 	}
 	b = append(b, byte(asn1.SEQUENCE), byte(size), byte(asn1.INTEGER), byte(len(serial))) //nolint:gosec // 53 at most
 	b = append(append(b, serial...), s.at...)
@@ -100,7 +101,8 @@ func (s *body) splice(added []Entry) (int, error) {
 	var gaps []gap // where each goes
 	at := s.start
 	for _, e := range added {
-		serial := e.Serial.Bytes()
+		var octets [serialSize]byte
+		serial := e.Serial.Append(octets[:0])
 		if bytes.Equal(serial, fresh.last) {
 			continue
 		}

@@ -25,7 +25,7 @@ func SignDelta(ctx context.Context, a Authority, s Standing, list []Entry) ([]by
 }
 
 func bodyOf(list []Entry) (*body, error) {
-	b := newBody(0)
+	b := newBody(len(list) * 53) // as of a list that stood before
 	for _, e := range list {
 		if err := b.add(e); err != nil {
 			return nil, err

@@ -47,6 +47,9 @@ func (s Serial) Int() *big.Int { return new(big.Int).SetBytes(s.u.Bytes()) }
 // Bytes returns the stored form, 18 octets.
 func (s Serial) Bytes() []byte { return s.u.Bytes() }
 
+// Append appends the octets to b.
+func (s Serial) Append(b []byte) []byte { return s.u.Append(b) }
+
 // UID returns the serial as an identifier.
 func (s Serial) UID() uid.UID { return s.u }
 

@@ -110,6 +110,9 @@ func (u UID) Epoch() Epoch { return EpochOf(u.Time()) }
 func (u UID) Bytes() []byte { return append([]byte(nil), u.b[:]...) }
 
 // String returns the text form.
+// Append appends the octets to b.
+func (u UID) Append(b []byte) []byte { return append(b, u.b[:]...) }
+
 func (u UID) String() string { return hex.EncodeToString(u.b[:]) }
 
 // IsZero reports whether u names nothing.
