@@ -112,6 +112,7 @@ type Server struct {
 	recent   *recent
 	settings *settings
 	memory   *memory
+	doorstep ca.Doorstep // bounds the facts of requests that cannot be taken
 	line     *line
 	pending  *pending
 }

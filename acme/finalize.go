@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -29,7 +30,7 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	}
 	req, err := s.request(o, h, csr)
 	if err != nil {
-		return Order{}, err
+		return Order{}, s.unread(ctx, h, o, err)
 	}
 	if o.Finalization != nil || !o.Certificate.IsZero() {
 		return s.again(ctx, o, req)
@@ -68,6 +69,19 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	}
 	// 3. Claim what will be issued later. From here the order is processing, for this key, whatever we return.
 	return s.claim(ctx, h, o, req)
+}
+
+// unread writes down, within bounds, that a certificate request could not be taken, and returns why.
+func (s *Server) unread(ctx context.Context, h Holder, o Order, why error) error {
+	p, ok := errors.AsType[*Problem](why)
+	if !ok || !s.doorstep.Tell(h.Caller().Actor, s.Now()) {
+		return why
+	}
+	f := audit.Fact{At: s.Now(), Who: h.Caller(), Scope: h.Scope, What: audit.Issue, Refused: true, Subject: "order " + o.ID.String(), Why: p.Detail}
+	if err := s.Store.Note(ctx, f); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return why
 }
 
 // notReady: RFC 8555 §7.4: "A request to finalize an order will result in error if the order is not in the "ready" state."

@@ -92,6 +92,7 @@ type CA struct {
 	Config
 	authorities atomic.Pointer[authorities]
 	renewals    renewals
+	doorstep    Doorstep
 }
 
 // New returns a CA with no authority yet: Found or Load gives it some.

@@ -49,7 +49,10 @@ func TestAnAuthoritysLifeGoesOneWay(t *testing.T) {
 		"prepare":  func(who identity.Caller, n string) error { _, err := h.Prepare(ctx, who, ca.Servers, n); return err },
 		"activate": func(who identity.Caller, n string) error { _, err := h.Activate(ctx, who, n, 0); return err },
 		"retire":   func(who identity.Caller, n string) error { _, err := h.Retire(ctx, who, n); return err },
-		"revoke":   func(who identity.Caller, n string) error { _, err := h.RevokeAuthority(ctx, who, n, cert.CACompromise); return err },
+		"revoke": func(who identity.Caller, n string) error {
+			_, err := h.RevokeAuthority(ctx, who, n, cert.CACompromise)
+			return err
+		},
 	} {
 		refusal(t, "a tenant: "+what, do(tenant, "servers-1-1"))
 		if what != "prepare" {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -16,8 +17,9 @@ import (
 // moment only, and no longer than until Drop: writes ask the ledger again in their own transaction. A certificate that
 // the ledger does not know is no good, however well its chain verifies. It is safe for concurrent use.
 type Standing struct {
-	ledger Ledger
-	now    func() time.Time
+	ledger   Ledger
+	now      func() time.Time
+	doorstep Doorstep
 
 	mu    sync.Mutex // guards below
 	good  map[cert.Serial]time.Time
@@ -51,6 +53,12 @@ func (s *Standing) Admit(ctx context.Context, who identity.Caller) error {
 		s.keep(who.Serial, now, drops)
 		return nil
 	case errors.Is(err, ErrCallerRevoked):
+		if s.doorstep.Tell(who.Actor, now) {
+			f := audit.Fact{At: now, Who: who, Scope: who.Scope, What: audit.Admit, Refused: true, Serial: who.Serial, Why: "revocation"}
+			if err := s.ledger.Refuse(context.WithoutCancel(ctx), f); err != nil {
+				return fmt.Errorf("%w: recording that certificate %s was refused: %w", ErrUnavailable, who.Serial, err)
+			}
+		}
 		return &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "revocation", Remedy: "it is revoked: enrol again"}
 	case errors.Is(err, ErrNotFound):
 		return &policy.Refusal{What: "certificate " + who.Serial.String(), Rule: "the ledger", Remedy: "it was never issued as far as the ledger knows: enrol again"}

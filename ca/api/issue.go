@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -43,7 +44,7 @@ func (d *door) issue(ctx context.Context, who identity.Caller, in IssueRequest) 
 func (d *door) order(ctx context.Context, who identity.Caller, scope identity.Scope, key string, o Order) (ca.Certificate, error) {
 	csr, err := cert.ParseRequestPEM([]byte(o.CSR))
 	if err != nil {
-		return ca.Certificate{}, err
+		return ca.Certificate{}, d.unread(ctx, audit.Fact{Who: who, Scope: scope, What: audit.Issue}, err)
 	}
 	req := ca.Request{Scope: scope, Profile: o.Profile, CSR: csr, Life: time.Duration(o.TTL)}
 	if o.Workload != "" {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -21,13 +22,22 @@ type RenewRequest struct {
 func (d *door) renew(ctx context.Context, who identity.Caller, in RenewRequest) (Issued, error) {
 	csr, err := cert.ParseRequestPEM([]byte(in.CSR))
 	if err != nil {
-		return Issued{}, err
+		return Issued{}, d.unread(ctx, audit.Fact{Who: who, Scope: who.Scope, What: audit.Renew, Serial: who.Serial}, err)
 	}
 	c, err := d.CA.Renew(ctx, who, csr)
 	if err != nil {
 		return Issued{}, err
 	}
 	return Issued{d.certificate(c)}, nil
+}
+
+// unread writes down, within bounds, that a certificate request could not be taken, and returns why.
+func (d *door) unread(ctx context.Context, f audit.Fact, err error) error {
+	f.Subject = err.Error()
+	if ferr := d.CA.TurnedAway(ctx, f, "the form of certificate requests"); ferr != nil {
+		return ferr
+	}
+	return err
 }
 
 // EnrollRequest trades a token for a certificate. The same token with the same key gets the same certificate again.
@@ -87,6 +97,12 @@ func (d *door) end(ctx context.Context, who identity.Caller, within identity.Sco
 		return Certificate{}, &policy.Refusal{What: fmt.Sprintf("reason %.40q", in.Reason), Rule: "the list of reasons", Remedy: err.Error()}
 	}
 	c, err := d.find(ctx, who, within, s)
+	if errors.Is(err, ca.ErrNotFound) {
+		f := audit.Fact{Who: who, Scope: who.Scope, What: audit.Revoke, Serial: s, Subject: "not there, or not for this caller"}
+		if err := d.CA.TurnedAway(ctx, f, "the caller's scope, "+who.Scope.String()); err != nil {
+			return Certificate{}, err
+		}
+	}
 	if err != nil {
 		return Certificate{}, err
 	}

@@ -28,6 +28,7 @@ const (
 	ScopeResumed   = "scope.resume"
 	AuthorityMade  = "authority.create"
 
+	Admit              = "caller.admit" // only ever refused
 	AuthorityActivated = "authority.activate"
 	AuthorityRetired   = "authority.retire"
 	IncidentMade       = "incident.create"
