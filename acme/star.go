@@ -271,11 +271,17 @@ func (s *Server) StarCertificate(ctx context.Context, account, id uid.UID) (ca.C
 		return ca.Certificate{}, problem(AutoRenewalExpired, "the order ended at %s: make a new one (RFC 8739 §3.3)", st.End.Format(time.RFC3339))
 	}
 	c, err := s.latest(ctx, st)
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return ca.Certificate{}, gone
+	case err == nil && c.Revoked != nil: // by an operator, or with its authority
+		return ca.Certificate{}, problem(AutoRenewalCanceled, "certificate %s was revoked: the order renews no more", c.Serial)
 	}
 	return c, err
 }
+
+// renewAgain is how soon a term is tried again that could not be issued: others come first meanwhile.
+const renewAgain = time.Minute
 
 // starsKept is how long an order that ended is remembered, so that its URL says what became of it.
 const starsKept = 30 * 24 * time.Hour
@@ -290,6 +296,7 @@ func (s *Server) RenewStars(ctx context.Context) error {
 	var failed []error
 	for _, st := range due {
 		if err := s.renewStar(ctx, st); err != nil { // others need not wait for it
+			err = errors.Join(err, s.Store.AdvanceStar(ctx, st, st.Term, s.Now().Add(renewAgain)))
 			failed = append(failed, fmt.Errorf("renewing order %s: %w", st.Order, err))
 		}
 	}
@@ -301,14 +308,17 @@ func (s *Server) RenewStars(ctx context.Context) error {
 
 func (s *Server) renewStar(ctx context.Context, st Star) error {
 	now := s.Now()
-	if st.Term == 1 { // the order itself may have no certificate yet, or never
-		_, err := s.latest(ctx, st)
-		if errors.Is(err, ErrNotFound) && now.After(st.Start.Add(orderLife)) {
-			return s.Store.StopStar(ctx, st.Order, problem(ServerInternal, "the order had no first certificate"))
-		}
-		if err != nil {
-			return notYet(err)
-		}
+	last, err := s.latest(ctx, st)
+	switch {
+	case err == nil && last.Revoked != nil:
+		return s.Store.StopStar(ctx, st.Order, problem(AutoRenewalCanceled, "certificate %s was revoked", last.Serial))
+	case err == nil || errors.Is(err, ErrNotFound) && st.Term > 1: // its week may have left the ledger
+	case errors.Is(err, ErrNotFound) && now.After(st.Start.Add(orderLife)):
+		return s.Store.StopStar(ctx, st.Order, problem(ServerInternal, "the order had no first certificate"))
+	case errors.Is(err, ErrNotFound): // the order itself has no certificate yet, and may never have one
+		return s.Store.AdvanceStar(ctx, st, st.Term, now.Add(renewAgain))
+	default:
+		return err
 	}
 	if p, err := s.mayRenew(ctx, st); p != nil || err != nil {
 		if err == nil {
@@ -346,14 +356,6 @@ func (s *Server) renewStar(ctx context.Context, st Star) error {
 		return err
 	}
 	return s.Store.AdvanceStar(ctx, st, n+1, st.next(n))
-}
-
-// notYet is nil for what may be there later.
-func notYet(err error) error {
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // mayRenew refuses orders whose account was deactivated or whose external account key was revoked since.

@@ -9,6 +9,7 @@ import (
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/acme/jws/jwstest"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 )
 
@@ -142,6 +143,22 @@ func TestAnOrderRenewsItselfUntilItIsCanceled(t *testing.T) {
 	a.nonce = ""
 	refused(t, "after the end", a.post(t, star, ""), 403, "autoRenewalExpired")
 
+	// Revoked by an operator, it is not served, and renews no more.
+	url, o = begun(false)
+	star = o["star-certificate"].(string)
+	last, _ := get()
+	number, err := cert.SerialFromInt(last.SerialNumber)
+	must(t, err)
+	_, err = s.Revoke(t.Context(), boss, number, cert.Superseded)
+	must(t, err)
+	refused(t, "a revoked one", a.post(t, star, ""), 403, "autoRenewalCanceled")
+	s.Advance(90 * time.Minute)
+	a.nonce = ""
+	must(t, r.server.RenewStars(t.Context()))
+	if st, err := r.store.Star(t.Context(), uidOf(t, url)); err != nil || st.Problem == nil || st.Term != 1 {
+		t.Errorf("%+v %v", st, err)
+	}
+
 	// Canceled, nothing more is issued or served.
 	url, o = begun(true)
 	star = o["star-certificate"].(string)
@@ -166,7 +183,7 @@ func TestAnOrderRenewsItselfUntilItIsCanceled(t *testing.T) {
 	if after != terms || s.facts(t, "order.cancel", "", true) != 1 {
 		t.Errorf("%d terms after canceling, were %d", after, terms)
 	}
-	_, err := s.Ledger.MakeEpochs(t.Context(), s.Now())
+	_, err = s.Ledger.MakeEpochs(t.Context(), s.Now())
 	must(t, err)
 	s.Advance(acme.MaxDuration)
 	_, err = s.Ledger.MakeEpochs(t.Context(), s.Now())
