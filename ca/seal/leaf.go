@@ -36,7 +36,7 @@ const leafVersion = "segl-fact/v1"
 // Leaf returns the bytes that stand for r in the tree: a JSON object in the form of RFC 8785 (members sorted, no space, each
 // string spelt one way), without members for what is NULL.
 func Leaf(r Row) []byte {
-	b := make([]byte, 0, 512) //nolint:mnd // as much as most take
+	b := make([]byte, 0, 1024) //nolint:mnd // as much as most take
 	b = append(b, '{')
 	b = text(b, "act", r.Act)
 	b = str(b, "actor", r.Actor)
@@ -71,7 +71,8 @@ func Leaf(r Row) []byte {
 // LeafHash returns the hash of r's leaf (RFC 6962 §2.1).
 func LeafHash(r Row) tlog.Hash { return tlog.RecordHash(Leaf(r)) }
 
-// certificate says what was intended and, where it was signed, the SHA-256 of the certificate: its fingerprint. Signed
+// certificate says what was intended and, where it was signed, the SHA-256 of the certificate, its fingerprint; else that of
+// the bytes that were to be signed. Signed
 // bytes that are no certificate have an empty one; sealing goes on nevertheless.
 func certificate(b []byte, c Certificate) []byte {
 	b = append(b, `"certificate":{`...)
@@ -85,17 +86,21 @@ func certificate(b []byte, c Certificate) []byte {
 	}
 	b = str(b, "profile", c.Profile)
 	b = str(b, "scope", c.Scope)
-	if c.Signature != nil {
-		fingerprint := ""
-		if der, err := DER(c.TBS, c.Signature); err == nil {
-			sum := sha256.Sum256(der)
-			fingerprint = hex.EncodeToString(sum[:])
-		}
-		b = str(b, "sha256", fingerprint)
+	if c.Signature == nil {
+		return closed(digest(b, "tbs_sha256", c.TBS))
 	}
-	sum := sha256.Sum256(c.TBS)
-	b = str(b, "tbs_sha256", hex.EncodeToString(sum[:]))
-	return closed(b)
+	der, err := DER(c.TBS, c.Signature)
+	if err != nil {
+		return closed(str(b, "sha256", ""))
+	}
+	return closed(digest(b, "sha256", der))
+}
+
+// digest writes the SHA-256 of v.
+func digest(b []byte, name string, v []byte) []byte {
+	sum := sha256.Sum256(v)
+	b = append(append(append(b, '"'), name...), '"', ':', '"')
+	return append(hex.AppendEncode(b, sum[:]), '"', ',')
 }
 
 // DER puts a certificate together from its to-be-signed bytes and its signature. RFC 5280 §4.1.1.2: signatureAlgorithm "MUST
@@ -139,7 +144,8 @@ func text(b []byte, name string, v *string) []byte {
 
 // instant writes a time as Postgres keeps it: UTC, six digits of a second.
 func instant(b []byte, name string, t time.Time) []byte {
-	return str(b, name, t.UTC().Format("2006-01-02T15:04:05.000000Z"))
+	b = append(append(append(b, '"'), name...), '"', ':', '"')
+	return append(t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z"), '"', ',')
 }
 
 // str writes a member whose value is a string as RFC 8785 §3.2.2.2 has it: escapes where JSON demands them, the short

@@ -30,7 +30,6 @@ func (s *Store) Issuing(ctx context.Context, serial cert.Serial) (seal.Row, int6
 	rows, err := s.q.Query(ctx, `
 		SELECT `+factColumns+`
 		FROM   fact f
-		LEFT   JOIN scope s ON s.id = f.scope
 		WHERE  (f.xid, f.id) > ($1::text::xid8, $2)
 		AND    f.at >= $3
 		AND    f.at < $4
@@ -39,7 +38,14 @@ func (s *Store) Issuing(ctx context.Context, serial cert.Serial) (seal.Row, int6
 		AND    f.allowed
 		LIMIT  1`,
 		decimal(after.Transaction), after.ID, from, serial.Time().Add(issuedWithin), serial.Bytes(), seal.Issues())
-	found, err := s.filled(ctx, rows, err)
+	if err != nil {
+		return seal.Row{}, 0, err
+	}
+	some, err := pgx.CollectRows(rows, fact)
+	if err != nil {
+		return seal.Row{}, 0, err
+	}
+	found, err := s.fill(ctx, some)
 	if err != nil {
 		return seal.Row{}, 0, err
 	}

@@ -42,13 +42,14 @@ func readerOf(q querier) reader {
 			FROM   frame
 			WHERE  id = $1`, id).Scan(&body)
 		return body, missing(err)
-	}), new(sync.Map)}
+	}), new(sync.Map), new(words)}
 }
 
 // querier is a pool, or a transaction that sees one instant.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // A reader reads rows and the tree.
@@ -56,6 +57,62 @@ type reader struct {
 	q      querier
 	frames *tbs.Frames
 	leaves *sync.Map // partitions that are there, by name
+	words  *words
+}
+
+// words are what rows name by number: scopes and authorities. They are read when one is met that is not known, so that no fact
+// costs a join; a number never means another.
+type words struct {
+	mu          sync.Mutex // guards what follows; held while reading, which happens once in a while
+	scopes      map[int32]string
+	authorities map[int32]string
+}
+
+// named returns the words for numbers, each of which is there by a constraint or was a row's fault.
+func (r reader) named(ctx context.Context, scopes, authorities []int32) (scope, authority map[int32]string, err error) {
+	r.words.mu.Lock()
+	defer r.words.mu.Unlock()
+	if !hasAll(r.words.scopes, scopes) {
+		if r.words.scopes, err = r.list(ctx, `
+			SELECT id, path
+			FROM   scope`); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !hasAll(r.words.authorities, authorities) {
+		if r.words.authorities, err = r.list(ctx, `
+			SELECT id, name
+			FROM   authority`); err != nil {
+			return nil, nil, err
+		}
+	}
+	return r.words.scopes, r.words.authorities, nil
+}
+
+func hasAll(m map[int32]string, want []int32) bool {
+	for _, id := range want {
+		if _, ok := m[id]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (r reader) list(ctx context.Context, sql string) (map[int32]string, error) {
+	rows, err := r.q.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	out := map[int32]string{}
+	var (
+		id   int32
+		word string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&id, &word}, func() error {
+		out[id] = word
+		return nil
+	})
+	return out, err
 }
 
 // has reports whether a partition is there. That it is not is asked each time: a statement on it would end a transaction.
@@ -89,41 +146,64 @@ func (r reader) Head(ctx context.Context) (seal.Head, error) {
 	return h, err
 }
 
-// factColumns are those of a fact f in its scope s.
+// factColumns are those of a fact f.
 const factColumns = `
-	f.xid::text::bigint, f.id, f.at, s.path, f.allowed, f.what, f.actor, f.act, f.serial, f.subject, f.why, f.request`
+	f.xid::text::bigint, f.id, f.at, f.scope, f.allowed, f.what, f.actor, f.act, f.serial, f.subject, f.why, f.request`
 
 // Finished implements seal.Store.
 func (r reader) Finished(ctx context.Context, after audit.Position, since time.Time, limit int) ([]seal.Row, error) {
-	rows, err := r.q.Query(ctx, `
+	return r.ordered(ctx, `
 		SELECT `+factColumns+`
 		FROM   fact f
-		LEFT   JOIN scope s ON s.id = f.scope
 		WHERE  (f.xid, f.id) > ($1::text::xid8, $2)
 		AND    f.xid < ledger_horizon()
 		AND    f.at >= $3
 		ORDER  BY f.xid, f.id
 		LIMIT  $4`,
 		decimal(after.Transaction), after.ID, since, limit)
-	return r.filled(ctx, rows, err)
 }
 
 // Facts implements seal.Snapshot.
 func (r reader) Facts(ctx context.Context, after audit.Position, limit int) ([]seal.Row, error) {
-	rows, err := r.q.Query(ctx, `
+	return r.ordered(ctx, `
 		SELECT `+factColumns+`
 		FROM   fact f
-		LEFT   JOIN scope s ON s.id = f.scope
 		WHERE  (f.xid, f.id) > ($1::text::xid8, $2)
 		ORDER  BY f.xid, f.id
 		LIMIT  $3`,
 		decimal(after.Transaction), after.ID, limit)
-	return r.filled(ctx, rows, err)
 }
 
-func fact(row pgx.CollectableRow) (f seal.Row, err error) {
+// ordered reads facts in their order, in one round trip. It keeps the planner from reading all that follows and sorting that,
+// which it takes for cheap while a table is young: a page must not cost what is left of the ledger.
+func (r reader) ordered(ctx context.Context, sql string, args ...any) ([]seal.Row, error) {
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('enable_sort', 'off', true)`)
+	b.Queue(sql, args...)
+	results := r.q.SendBatch(ctx, &b)
+	if _, err := results.Exec(); err != nil {
+		return nil, errors.Join(err, results.Close())
+	}
+	rows, err := results.Query()
+	var facts []stored
+	if err == nil {
+		facts, err = pgx.CollectRows(rows, fact)
+	}
+	if err := errors.Join(err, results.Close()); err != nil {
+		return nil, err
+	}
+	return r.fill(ctx, facts)
+}
+
+// A stored row names its scope by number.
+type stored struct {
+	seal.Row
+	scope *int32
+}
+
+func fact(row pgx.CollectableRow) (f stored, err error) {
 	var serial []byte
-	err = row.Scan(&f.Position.Transaction, &f.Position.ID, &f.At, &f.Scope, &f.Allowed, &f.What, &f.Actor, &f.Act, &serial, &f.Subject,
+	err = row.Scan(&f.Position.Transaction, &f.Position.ID, &f.At, &f.scope, &f.Allowed, &f.What, &f.Actor, &f.Act, &serial, &f.Subject,
 		&f.Why, &f.Request)
 	if err == nil && serial != nil {
 		f.Serial, err = cert.SerialFromBytes(serial)
@@ -131,16 +211,12 @@ func fact(row pgx.CollectableRow) (f seal.Row, err error) {
 	return f, err
 }
 
-// filled collects facts and reads what they record, by serial: a look-up each, in one partition.
-func (r reader) filled(ctx context.Context, rows pgx.Rows, err error) ([]seal.Row, error) {
-	if err != nil {
-		return nil, err
-	}
-	facts, err := pgx.CollectRows(rows, fact)
-	if err != nil {
-		return nil, err
-	}
-	var made, gone []cert.Serial
+// fill reads what facts record, by serial: a look-up each, in one partition.
+func (r reader) fill(ctx context.Context, facts []stored) ([]seal.Row, error) {
+	var (
+		made, gone []cert.Serial
+		scopes     []int32
+	)
 	for _, f := range facts {
 		if f.Allowed && !f.Serial.IsZero() && seal.Certifies(f.What) {
 			made = append(made, f.Serial)
@@ -148,6 +224,13 @@ func (r reader) filled(ctx context.Context, rows pgx.Rows, err error) ([]seal.Ro
 		if f.Allowed && !f.Serial.IsZero() && seal.Ends(f.What) {
 			gone = append(gone, f.Serial)
 		}
+		if f.scope != nil {
+			scopes = append(scopes, *f.scope)
+		}
+	}
+	paths, _, err := r.named(ctx, scopes, nil)
+	if err != nil {
+		return nil, err
 	}
 	certificates, err := r.certificates(ctx, made)
 	if err != nil {
@@ -157,16 +240,23 @@ func (r reader) filled(ctx context.Context, rows pgx.Rows, err error) ([]seal.Ro
 	if err != nil {
 		return nil, err
 	}
+	out := make([]seal.Row, len(facts))
 	for i := range facts {
-		f := &facts[i]
+		f := &facts[i].Row
+		if id := facts[i].scope; id != nil {
+			if path, ok := paths[*id]; ok {
+				f.Scope = &path
+			}
+		}
 		if f.Allowed && seal.Certifies(f.What) {
 			f.Certificate = certificates[f.Serial]
 		}
 		if f.Allowed && seal.Ends(f.What) {
 			f.Revocation = revocations[f.Serial]
 		}
+		out[i] = *f
 	}
-	return facts, nil
+	return out, nil
 }
 
 // byLeaf sorts serials by the partition that holds them: a statement on the parent would cost more with every week.
@@ -188,35 +278,50 @@ func (r reader) certificates(ctx context.Context, serials []cert.Serial) (map[ce
 			continue // its epoch has left
 		}
 		rows, err := r.q.Query(ctx, `
-			SELECT i.serial, a.name, s.path, i.profile, i.not_after, i.origin, i.tbs, o.at, o.signature
-			FROM   intent`+at+` i
-			JOIN   authority a ON a.id = i.authority
-			JOIN   scope s ON s.id = i.scope
-			LEFT   JOIN outcome`+at+` o ON o.serial = i.serial
-			WHERE  i.serial = ANY ($1::bytea[])`, some)
+			SELECT i.serial, i.authority, i.scope, i.profile, i.not_after, i.origin, i.tbs, o.at, o.signature
+			FROM   unnest($1::bytea[]) k (serial)
+			CROSS  JOIN LATERAL (
+				SELECT serial, authority, scope, profile, not_after, origin, tbs
+				FROM   intent`+at+`
+				WHERE  serial = k.serial
+				OFFSET 0
+			) i
+			LEFT   JOIN LATERAL (SELECT at, signature FROM outcome`+at+` WHERE serial = k.serial OFFSET 0) o ON true`, some)
 		if err != nil {
 			return nil, err
 		}
-		all, err := pgx.CollectRows(rows, certificate)
+		all, err := pgx.CollectRows(rows, intent)
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range all {
+		for _, i := range all {
+			c := &i.Certificate
 			if c.TBS, err = r.frames.Unpack(ctx, c.TBS, c.Serial); err != nil {
 				c.TBS = nil // damaged: its leaf is another than the one that was sealed
 			}
+			scopes, authorities, err := r.named(ctx, []int32{i.scope}, []int32{i.authority})
+			if err != nil {
+				return nil, err
+			}
+			c.Scope, c.Authority = scopes[i.scope], authorities[i.authority]
 			out[c.Serial] = c
 		}
 	}
 	return out, nil
 }
 
-func certificate(row pgx.CollectableRow) (*seal.Certificate, error) {
+// An intended certificate names scope and authority by number.
+type intended struct {
+	seal.Certificate
+	authority, scope int32
+}
+
+func intent(row pgx.CollectableRow) (*intended, error) {
 	var (
-		c      seal.Certificate
+		c      intended
 		serial []byte
 	)
-	err := row.Scan(&serial, &c.Authority, &c.Scope, &c.Profile, &c.NotAfter, &c.Origin, &c.TBS, &c.At, &c.Signature)
+	err := row.Scan(&serial, &c.authority, &c.scope, &c.Profile, &c.NotAfter, &c.Origin, &c.TBS, &c.At, &c.Signature)
 	if err == nil {
 		c.Serial, err = cert.SerialFromBytes(serial)
 	}
@@ -232,31 +337,45 @@ func (r reader) revocations(ctx context.Context, serials []cert.Serial) (map[cer
 			continue
 		}
 		rows, err := r.q.Query(ctx, `
-			SELECT r.serial, a.name, s.path, r.revoked_at, r.reason
-			FROM   revocation`+at+` r
-			JOIN   authority a ON a.id = r.authority
-			JOIN   scope s ON s.id = r.scope
-			WHERE  r.serial = ANY ($1::bytea[])`, some)
+			SELECT r.serial, r.authority, r.scope, r.revoked_at, r.reason
+			FROM   unnest($1::bytea[]) k (serial)
+			CROSS  JOIN LATERAL (
+				SELECT serial, authority, scope, revoked_at, reason
+				FROM   revocation`+at+`
+				WHERE  serial = k.serial
+				OFFSET 0
+			) r`, some)
 		if err != nil {
 			return nil, err
 		}
-		all, err := pgx.CollectRows(rows, revocation)
+		all, err := pgx.CollectRows(rows, revoked)
 		if err != nil {
 			return nil, err
 		}
 		for _, v := range all {
-			out[v.Serial] = v
+			scopes, authorities, err := r.named(ctx, []int32{v.scope}, []int32{v.authority})
+			if err != nil {
+				return nil, err
+			}
+			v.Scope, v.Authority = scopes[v.scope], authorities[v.authority]
+			out[v.Serial] = &v.Revocation
 		}
 	}
 	return out, nil
 }
 
-func revocation(row pgx.CollectableRow) (*seal.Revocation, error) {
+// An ended serial names scope and authority by number.
+type ended struct {
+	seal.Revocation
+	authority, scope int32
+}
+
+func revoked(row pgx.CollectableRow) (*ended, error) {
 	var (
-		v      seal.Revocation
+		v      ended
 		serial []byte
 	)
-	err := row.Scan(&serial, &v.Authority, &v.Scope, &v.At, &v.Reason)
+	err := row.Scan(&serial, &v.authority, &v.scope, &v.At, &v.Reason)
 	if err == nil {
 		v.Serial, err = cert.SerialFromBytes(serial)
 	}
