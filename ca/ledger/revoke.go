@@ -127,7 +127,7 @@ func revoking(at places, part []*asked[ca.Revocation]) statement {
 	}
 	return statement{`
 		WITH ask AS MATERIALIZED (
-			SELECT a.*, i.authority, i.scope, ` + callerRevoked + ` AS caller_revoked
+			SELECT a.serial, a.at, a.reason, a.caller, a.key, a.asked_at, a.n, i.authority, i.scope, ` + callerRevoked + ` AS caller_revoked
 			FROM   unnest($10::bytea[], $11::timestamptz[], $12::smallint[], $13::bytea[], $14::bytea[], $15::timestamptz[])
 			       WITH ORDINALITY AS a (serial, at, reason, caller, key, asked_at, n)
 			LEFT   JOIN LATERAL (SELECT authority, scope FROM ` + at.own.of("intent") + ` WHERE serial = a.serial OFFSET 0) i ON true
