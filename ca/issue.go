@@ -21,6 +21,11 @@ func (a *CA) Issue(ctx context.Context, who identity.Caller, req Request) (Certi
 	ctx, cancel := context.WithTimeout(ctx, issueDeadline)
 	defer cancel()
 
+	if a.Fence != nil && !req.Own {
+		if why := a.Fence(); why != nil {
+			return Certificate{}, fmt.Errorf("%w: %w", ErrFenced, why)
+		}
+	}
 	// 1. Decide. Nothing is durable yet but a refusal.
 	pl, err := a.decide(ctx, who, req)
 	if err != nil {

@@ -196,7 +196,7 @@ func TestEveryMeasureIsExplained(t *testing.T) {
 }
 
 // vectors have no value until something happened.
-var vectors = map[string]bool{"segl_certificates_revoked_total": true, "segl_refusals_total": true,
+var vectors = map[string]bool{"segl_certificates_revoked_total": true, "segl_refusals_total": true, "segl_witness_answers_total": true,
 	"segl_acme_validation_seconds": true, "segl_acme_permissions_total": true, "segl_acme_perspective_answers_total": true,
 }
 
