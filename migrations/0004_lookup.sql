@@ -1,8 +1,8 @@
 -- Looking certificates up by name, identity and key, in fewer octets than before.
 --
 -- A mark is the first eight octets of a SHA-256: of a name as the certificate has it (a SPIFFE identity is one), or of its
--- key. Marks find candidates; the certificate's own bytes decide. What an index does not need to answer is no longer in it,
--- and to-be-signed bytes are kept as what they have different from another of their kind.
+-- key. Marks find candidates; the certificate's own bytes decide. What lists has the order of its pages in its index, so that the
+-- epochs' parts are merged as they are read. To-be-signed bytes are kept as what they have different from another of their kind.
 
 -- +goose Up
 
@@ -23,16 +23,14 @@ COMMENT ON COLUMN intent.tbs IS 'The to-be-signed bytes: DER (first octet 30), o
 COMMENT ON COLUMN intent.key_mark IS 'Mark of the key.';
 COMMENT ON COLUMN intent.name_mark IS 'Mark of the first name; those of the others are in further_name.';
 CREATE INDEX intent_by_key ON intent (key_mark);
-CREATE INDEX intent_by_name ON intent (name_mark, not_after);
-DROP INDEX intent_by_expiry;
-CREATE INDEX intent_by_expiry ON intent (scope, not_after);
+CREATE INDEX intent_by_name ON intent (name_mark, not_after, serial);
 
 CREATE TABLE further_name (
     serial    bytea       NOT NULL,
     mark      bigint      NOT NULL,
     not_after timestamptz NOT NULL
 ) PARTITION BY RANGE (serial);
-CREATE INDEX further_name_by_mark ON further_name (mark, not_after);
+CREATE INDEX further_name_by_mark ON further_name (mark, not_after, serial);
 COMMENT ON TABLE further_name IS 'Marks of the names, beyond the first, of certificates that have several.';
 
 -- Each list of a transaction's facts is sorted as it is read, so the index holds the transaction alone: those of a group

@@ -99,7 +99,7 @@ func (l *Ledger) requested(ctx context.Context, q ca.Query) (ca.Page, error) {
 		return ca.Page{}, fmt.Errorf("reading the certificates that %.100s asked for: %w", q.Requester, err)
 	}
 	for _, r := range recs {
-		c := candidate{r.Serial, r.NotAfter, r.Authority, r.Profile}
+		c := candidate{r.Serial, r.NotAfter, &r.Authority, &r.Profile}
 		if c.meant(q) {
 			page.Records = append(page.Records, r)
 		}

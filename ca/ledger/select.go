@@ -1,10 +1,13 @@
 package ledger
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/tbs"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 // Listing takes two steps. One statement asks an index of each epoch for the next candidates, in order; then the rows of those
@@ -46,7 +50,7 @@ func (l *Ledger) selected(ctx context.Context, q ca.Query) (ca.Page, error) {
 	if narrowed(q) {
 		most = max(q.Limit, mostExamined)
 	}
-	found, err := l.candidates(ctx, choosing(leaves, q), q, most)
+	found, err := l.candidates(ctx, leaves, q, most)
 	if err != nil {
 		return ca.Page{}, fmt.Errorf("listing certificates: %w", err)
 	}
@@ -80,8 +84,8 @@ func narrowed(q ca.Query) bool {
 
 // meant reports whether c is what q asks for, as far as a candidate tells.
 func (c candidate) meant(q ca.Query) bool {
-	return (q.Profile == "" || c.profile == q.Profile) &&
-		(q.Authority == 0 || c.authority == q.Authority) &&
+	return (q.Profile == "" || c.profile == nil || *c.profile == q.Profile) &&
+		(q.Authority == 0 || c.authority == nil || *c.authority == q.Authority) &&
 		(q.Overdue.IsZero() || ca.Overdue(c.serial.UID().Time(), c.notAfter, q.Overdue)) &&
 		!c.notAfter.Before(q.ExpiringAfter) &&
 		(q.ExpiringBefore.IsZero() || c.notAfter.Before(q.ExpiringBefore))
@@ -91,15 +95,68 @@ func (c candidate) meant(q ca.Query) bool {
 type candidate struct {
 	serial    cert.Serial
 	notAfter  time.Time
-	authority int
-	profile   string
+	authority *int    // nil: the index does not say
+	profile   *string // likewise
 }
 
-func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query, most int) ([]candidate, error) {
-	path, pattern := q.Scope.String(), q.Scope.String()+"/%"
-	if q.Scope.IsZero() {
+// mergedScopes is how many scopes are each asked by a statement that stops at a page. Those of more are asked together, by one
+// that reads a page of each scope and epoch.
+const mergedScopes = 32
+
+// candidates returns the first most candidates after the cursor.
+func (l *Ledger) candidates(ctx context.Context, leaves []leaf, q ca.Query, most int) ([]candidate, error) {
+	scopes, err := l.scopesIn(ctx, q.Scope)
+	if err != nil || len(scopes) == 0 {
+		return nil, err
+	}
+	if byEnding(q) {
+		return l.ending(ctx, leaves, scopes, q.Scope.IsZero(), q.After.Serial, most)
+	}
+	leaves, err = l.living(ctx, leaves, later(q.After.NotAfter, q.ExpiringAfter))
+	if err != nil || len(leaves) == 0 {
+		return nil, err
+	}
+	sql, each := choosing(leaves, q, most), [][]int32{scopes}
+	if q.Name == (cert.Name{}) && q.Key == (cert.KeyID{}) && len(scopes) <= mergedScopes {
+		sql, each = merged(leaves, most, leaf.expiringAlone), nil
+		for i := range scopes {
+			each = append(each, scopes[i:i+1])
+		}
+	}
+	args := candidateArguments(q, most)
+	var list []statement
+	for _, ids := range each {
+		list = append(list, statement{sql, append([]any{ids}, args...)})
+	}
+	found, err := all(ctx, l.db, readCandidate, list) // one plan for every page: planning for a year's epochs takes longer than reading them
+	if err != nil {
+		return nil, err
+	}
+	every := slices.Concat(found...)
+	slices.SortFunc(every, func(a, b candidate) int {
+		return cmp.Or(a.notAfter.Compare(b.notAfter), bytes.Compare(a.serial.Bytes(), b.serial.Bytes()))
+	})
+	return every[:min(most, len(every))], nil
+}
+
+// scopesIn returns what rows call a scope and those below it; the zero Scope is all of them.
+func (l *Ledger) scopesIn(ctx context.Context, s identity.Scope) ([]int32, error) {
+	path, pattern := s.String(), s.String()+"/%"
+	if s.IsZero() {
 		path, pattern = "", "%"
 	}
+	rows, err := l.db.Query(ctx, `
+		SELECT id
+		FROM   scope
+		WHERE  path = $1 OR path LIKE $2`, path, pattern)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+// candidateArguments are those of the statements below, from the second on.
+func candidateArguments(q ca.Query, most int) []any {
 	serial := []byte{}
 	if !q.After.Serial.IsZero() {
 		serial = q.After.Serial.Bytes()
@@ -108,141 +165,156 @@ func (l *Ledger) candidates(ctx context.Context, sql string, q ca.Query, most in
 	if to.IsZero() {
 		to = endOfTime
 	}
-	args := []any{path, pattern, from, serial, to, most}
+	args := []any{from, serial, to}
 	switch {
-	case byEnding(q):
-		args = []any{path, pattern, serial, most}
 	case q.Name != (cert.Name{}):
-		args = append(args, nameMark(tbs.GeneralName(q.Name)))
+		return append(args, nameMark(tbs.GeneralName(q.Name)))
 	case q.Key != (cert.KeyID{}):
-		args = append(args, keyMark(q.Key))
+		return append(args, keyMark(q.Key))
 	}
-	rows, err := l.db.Query(ctx, sql, args...)
+	return args
+}
+
+func readCandidate(r pgx.CollectableRow) (c candidate, err error) {
+	var serial []byte
+	if err = r.Scan(&serial, &c.notAfter, &c.authority, &c.profile); err == nil {
+		c.serial, err = cert.SerialFromBytes(serial)
+	}
+	return c, err
+}
+
+// bound is what a statement that lists stops at: a page or more. It is written into the statement, so that one plan serves
+// every call and yet knows how little is wanted of a large table; there are few of them.
+func bound(most int) string {
+	for _, n := range []int{10, 100, 1000} {
+		if most <= n {
+			return strconv.Itoa(n)
+		}
+	}
+	return strconv.Itoa(max(most, mostExamined))
+}
+
+// longestLife is longer than any profile lets a certificate live, an authority's apart.
+const longestLife = 92 * 24 * time.Hour
+
+// living leaves out the epochs of which nothing is valid at from any more: by the longest life of a profile, but for those in
+// which authorities were made.
+func (l *Ledger) living(ctx context.Context, leaves []leaf, from time.Time) ([]leaf, error) {
+	if from.IsZero() {
+		return leaves, nil
+	}
+	rows, err := l.db.Query(ctx, `
+		SELECT created_at
+		FROM   authority`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (c candidate, err error) {
-		var serial []byte
-		if err = r.Scan(&serial, &c.notAfter, &c.authority, &c.profile); err == nil {
-			c.serial, err = cert.SerialFromBytes(serial)
+	made, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, err
+	}
+	kept := leaves[:0:0]
+	for _, v := range leaves {
+		authorities := slices.ContainsFunc(made, func(t time.Time) bool {
+			return !t.Before((v.epoch - 1).Start()) && t.Before((v.epoch + 1).End())
+		})
+		if authorities || v.epoch.End().Add(longestLife).After(from) {
+			kept = append(kept, v)
 		}
-		return c, err
-	})
+	}
+	return kept, nil
 }
 
-// choosing is the statement that finds a page of candidates: the first of each epoch's first.
-func choosing(leaves []leaf, q ca.Query) string {
+// choosing is the statement that finds a page of candidates.
+func choosing(leaves []leaf, q ca.Query, most int) string {
+	switch {
+	case q.Name != (cert.Name{}):
+		return merged(leaves, most, leaf.named, leaf.furtherNamed)
+	case q.Key != (cert.KeyID{}):
+		return merged(leaves, most, leaf.keyed)
+	}
 	var arms []string
 	for _, v := range leaves {
-		switch {
-		case q.Name != (cert.Name{}):
-			arms = append(arms, v.named(), v.furtherNamed())
-		case q.Key != (cert.KeyID{}):
-			arms = append(arms, v.keyed())
-		case q.Revoked:
-			arms = append(arms, v.ended())
-		default:
-			arms = append(arms, v.expiring())
+		arms = append(arms, v.expiring(most))
+	}
+	return `
+		SELECT i.serial, i.not_after, i.authority, i.profile
+		FROM   unnest($1::integer[]) s (id)
+		CROSS  JOIN LATERAL (` + strings.Join(arms, `
+			UNION ALL`) + `
+		) i
+		ORDER  BY i.not_after, i.serial
+		LIMIT  ` + bound(most)
+}
+
+// merged is a statement whose parts are each read in the order of an index, and merged as they are: it reads no more than a page
+// and one certificate of each part.
+func merged(leaves []leaf, most int, parts ...func(leaf) string) string {
+	var arms []string
+	for _, v := range leaves {
+		for _, part := range parts {
+			arms = append(arms, part(v)+`
+			AND    c.not_after >= $2 AND c.not_after < $4
+			AND    (c.not_after, c.serial) > ($2, $3)`)
 		}
 	}
-	union := strings.Join(arms, `
-			UNION ALL`)
-	if byEnding(q) {
-		return `
-		SELECT i.serial, i.not_after, i.authority, i.profile
-		FROM   scope s
-		CROSS  JOIN LATERAL (` + union + `
-		) i
-		WHERE  s.path = $1 OR s.path LIKE $2
-		ORDER  BY i.serial
-		LIMIT  $4`
-	}
-	if q.Name == (cert.Name{}) && q.Key == (cert.KeyID{}) { // each scope by its own index
-		return `
-		SELECT i.serial, i.not_after, i.authority, i.profile
-		FROM   scope s
-		CROSS  JOIN LATERAL (` + union + `
-		) i
-		WHERE  s.path = $1 OR s.path LIKE $2
-		ORDER  BY i.not_after, i.serial
-		LIMIT  $6`
-	}
+	return strings.Join(arms, `
+			UNION ALL`) + `
+		ORDER  BY not_after, serial
+		LIMIT  ` + bound(most)
+}
+
+// What follows are the parts of those statements that read one epoch. Whether a candidate was signed its record says.
+
+func (v leaf) expiringAlone() string {
 	return `
-		SELECT i.serial, i.not_after, i.authority, i.profile
-		FROM   (` + union + `
-		) i
-		ORDER  BY i.not_after, i.serial
-		LIMIT  $6`
+			SELECT c.serial, c.not_after, c.authority, c.profile
+			FROM   ` + v.of("intent") + ` c
+			WHERE  c.scope = ($1::integer[])[1]`
 }
 
-// byEnding reports whether q is answered by the index of revocations, in the order of serials.
-func byEnding(q ca.Query) bool {
-	return q.Revoked && q.Name == (cert.Name{}) && q.Key == (cert.KeyID{})
-}
-
-// within is what every candidate c of v has to be: after the cursor, before the end, and signed.
-func (v leaf) within() string {
-	return `
-			AND    c.not_after >= $3 AND c.not_after < $5
-			AND    (c.not_after, c.serial) > ($3, $4)
-			AND    EXISTS (SELECT FROM ` + v.of("outcome") + ` d WHERE d.serial = c.serial AND d.signature IS NOT NULL OFFSET 0)
-			ORDER  BY c.not_after, c.serial
-			LIMIT  $6
-			)`
-}
-
-const ofScopes = `
-			AND    c.scope IN (SELECT id FROM scope WHERE path = $1 OR path LIKE $2)`
-
-func (v leaf) expiring() string {
+func (v leaf) expiring(most int) string {
 	return `
 			(
 			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
-			WHERE  c.scope = s.id` + v.within()
-}
-
-func (v leaf) ended() string {
-	return `
-			(
-			SELECT c.serial, c.not_after, c.authority, c.profile
-			FROM   ` + v.of("revocation") + ` e
-			JOIN   ` + v.of("intent") + ` c ON c.serial = e.serial
-			WHERE  e.scope = s.id
-			AND    e.serial > $3
-			AND    EXISTS (SELECT FROM ` + v.of("outcome") + ` d WHERE d.serial = e.serial AND d.signature IS NOT NULL OFFSET 0)
-			ORDER  BY e.serial
-			LIMIT  $4
+			WHERE  c.scope = s.id
+			AND    c.not_after >= $2 AND c.not_after < $4
+			AND    (c.not_after, c.serial) > ($2, $3)
+			ORDER  BY c.not_after, c.serial
+			LIMIT  ` + bound(most) + `
 			)`
 }
 
 func (v leaf) named() string {
 	return `
-			(
 			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
-			WHERE  c.name_mark = $7` + ofScopes + v.within()
+			WHERE  c.name_mark = $5
+			AND    c.scope = ANY ($1::integer[])`
 }
 
 func (v leaf) furtherNamed() string {
 	return `
-			(
-			SELECT c.serial, c.not_after, c.authority, c.profile
-			FROM   ` + v.of("further_name") + ` n
-			JOIN   ` + v.of("intent") + ` c ON c.serial = n.serial
-			WHERE  n.mark = $7 AND n.not_after >= $3 AND n.not_after < $5` + ofScopes + v.within()
+			SELECT c.serial, c.not_after, NULL::integer, NULL::text
+			FROM   ` + v.of("further_name") + ` c
+			WHERE  c.mark = $5`
 }
 
 func (v leaf) keyed() string {
 	return `
-			(
 			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
-			WHERE  c.key_mark = $7` + ofScopes + v.within()
+			WHERE  c.key_mark = $5
+			AND    c.scope = ANY ($1::integer[])`
 }
 
 // meant reports whether rec is what q asks for: marks only make it likely.
 func meant(q ca.Query, rec ca.Record) bool {
+	if rec.Signature == nil || !q.Scope.IsZero() && !q.Scope.Contains(rec.Scope) ||
+		q.Profile != "" && q.Profile != rec.Profile || q.Authority != 0 && q.Authority != rec.Authority {
+		return false
+	}
 	if q.Revoked && rec.Revoked == nil || !q.Overdue.IsZero() && rec.Revoked != nil {
 		return false
 	}

@@ -162,6 +162,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"acme/jws/jwstest":               {Layer: Testing},
 		"acme/validate/dnstest":          {Layer: Testing},
 		"internal/bench":                 {Layer: Testing},
+		"internal/bench/fill":            {Layer: Testing},
 		"internal/oidc/oidctest":         {Layer: Testing},
 		"internal/e2e":                   {Layer: Testing},
 		"internal/e2e/unsynced":          {Layer: Testing},
