@@ -8,9 +8,9 @@
 -- +goose Up
 
 CREATE TABLE replacement (
-    serial bytea NOT NULL,
-    by     bytea NOT NULL,
-    CONSTRAINT replacement_pk PRIMARY KEY (serial, by)
+    serial    bytea NOT NULL,
+    successor bytea NOT NULL,
+    CONSTRAINT replacement_pk PRIMARY KEY (serial, successor)
 ) PARTITION BY RANGE (serial);
 COMMENT ON TABLE replacement IS 'Which certificate was to replace which (RFC 9773 §5), written with the intent of the new one.';
 INSERT INTO epoch_table (parent, kind, reference)

@@ -29,7 +29,7 @@ func (v leaf) members(c choice) string {
 }
 
 // fate spells incident.Fate; $11 is now.
-const fate = `CASE WHEN r.serial IS NOT NULL THEN 'revoked' WHEN p.by IS NOT NULL THEN 'replaced' WHEN i.not_after < $11 THEN 'expired' ELSE 'waiting' END`
+const fate = `CASE WHEN r.serial IS NOT NULL THEN 'revoked' WHEN p.successor IS NOT NULL THEN 'replaced' WHEN i.not_after < $11 THEN 'expired' ELSE 'waiting' END`
 
 // walkedAtOnce is how many certificates a statement looks at to count them.
 const walkedAtOnce = 20_000
@@ -144,7 +144,7 @@ func (l *Ledger) membersIn(
 	ctx context.Context, v leaf, c choice, made, now time.Time, from, to []byte, of incident.Fate, limit int,
 ) ([]incident.Member, error) {
 	rows, err := l.db.Query(ctx, literal+`
-		SELECT i.serial, (SELECT path FROM scope WHERE id = i.scope), i.profile, i.not_after, `+fate+`, p.by`+v.members(c)+`
+		SELECT i.serial, (SELECT path FROM scope WHERE id = i.scope), i.profile, i.not_after, `+fate+`, p.successor`+v.members(c)+`
 		AND    ($14 = '' OR `+fate+` = $14)
 		ORDER  BY i.serial
 		LIMIT  $15`, c.args(made, now, from, to, string(of), limit)...)

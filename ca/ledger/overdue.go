@@ -30,7 +30,7 @@ func (l *Ledger) unrenewed(ctx context.Context, leaves []leaf, recs []ca.Record)
 		list = append(list, statement{`
 		SELECT i.serial
 		FROM   unnest($1::bytea[]) AS i (serial)` + at.successor() + `
-		WHERE  p.by IS NOT NULL`, []any{serials}})
+		WHERE  p.successor IS NOT NULL`, []any{serials}})
 	}
 	if len(orders) > 0 {
 		list = append(list, newer(leaves, orders))

@@ -33,10 +33,10 @@ func replacing(batch []*asked[stored]) []statement {
 		}
 		was, is := leafOf(part[0].write.Replaces.UID()), leafOf(part[0].write.Serial.UID())
 		list = append(list, statement{`
-			INSERT INTO ` + was.of("replacement") + ` (serial, by)
-			SELECT a.serial, a.by
-			FROM   unnest($1::bytea[], $2::bytea[]) AS a (serial, by)
-			WHERE  EXISTS (SELECT FROM ` + is.of("intent") + ` WHERE serial = a.by OFFSET 0)
+			INSERT INTO ` + was.of("replacement") + ` (serial, successor)
+			SELECT a.serial, a.successor
+			FROM   unnest($1::bytea[], $2::bytea[]) AS a (serial, successor)
+			WHERE  EXISTS (SELECT FROM ` + is.of("intent") + ` WHERE serial = a.successor OFFSET 0)
 			AND    EXISTS (SELECT FROM ` + was.of("intent") + ` WHERE serial = a.serial OFFSET 0)
 			ON     CONFLICT DO NOTHING`,
 			[]any{old, by}})
@@ -49,9 +49,9 @@ func replacing(batch []*asked[stored]) []statement {
 func (v leaf) successor() string {
 	return `
 		LEFT   JOIN LATERAL (
-			SELECT x.by
+			SELECT x.successor
 			FROM   (
-				SELECT by
+				SELECT successor
 				FROM   ` + v.of("replacement") + `
 				WHERE  serial = i.serial
 				UNION  ALL
@@ -59,7 +59,7 @@ func (v leaf) successor() string {
 				FROM   ` + v.of("origin") + `
 				WHERE  origin = i.serial
 			) x
-			WHERE  EXISTS (SELECT FROM outcome WHERE serial = x.by AND signature IS NOT NULL OFFSET 0)
+			WHERE  EXISTS (SELECT FROM outcome WHERE serial = x.successor AND signature IS NOT NULL OFFSET 0)
 			LIMIT  1
 		) p ON true`
 }
@@ -74,7 +74,7 @@ func (l *Ledger) Renewal(ctx context.Context, s cert.Serial, now time.Time) (ca.
 	var r ca.Renewal
 	var v replaced
 	b.Queue(`
-		SELECT `+recordColumns+`, p.by
+		SELECT `+recordColumns+`, p.successor
 		FROM   `+at.of("intent")+` i
 		JOIN   scope s ON s.id = i.scope`+at.ends()+at.successor()+`
 		WHERE  i.serial = $1`, s.Bytes()).

@@ -116,7 +116,7 @@ func (l *Ledger) end(ctx context.Context, v leaf, t task, to []byte, now time.Ti
 	spared := `
 			JOIN   ` + v.of("outcome") + ` o ON o.serial = i.serial AND o.signature IS NOT NULL` + v.successor()
 	unless := `
-			AND    p.by IS NULL`
+			AND    p.successor IS NULL`
 	if t.everything {
 		spared, unless = ``, ``
 	}
