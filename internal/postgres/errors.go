@@ -23,7 +23,10 @@ func Violated(err error) string {
 var temporary = map[string]bool{
 	"25006": true, // read_only_sql_transaction: we reached a standby
 	"25P03": true, // idle_in_transaction_session_timeout
+	"53100": true, // disk_full
+	"53200": true, // out_of_memory
 	"53300": true, // too_many_connections
+	"53400": true, // configuration_limit_exceeded: temporary files
 	"57P01": true, // admin_shutdown
 	"57P02": true, // crash_shutdown
 	"57P03": true, // cannot_connect_now: starting up, in recovery

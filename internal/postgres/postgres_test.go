@@ -258,7 +258,7 @@ func TestACommitWithoutItsStandbyIsInDoubt(t *testing.T) {
 
 func TestUnavailableIsTheTemporaryClass(t *testing.T) {
 	for code, want := range map[string]bool{
-		"57P01": true, "57P02": true, "57P03": true, "08006": true, "53300": true, "25006": true,
+		"57P01": true, "57P02": true, "57P03": true, "08006": true, "53100": true, "53300": true, "25006": true,
 		"23505": false, "28P01": false, "3D000": false, "42P01": false, "40001": false, "": false,
 	} {
 		if got := postgres.Unavailable(&pgconn.PgError{Code: code}); got != want {
