@@ -230,8 +230,17 @@ func TestAcceptingAGapRevokesWhatThereIsEvidenceOf(t *testing.T) {
 	if why, err := seal.Forgot(t.Context(), h.store, h.log, before.Checkpoint); err != nil || why != "" {
 		t.Errorf("%q, %v", why, err)
 	}
-	if r := h.verify(t, before.Checkpoint); len(r.Findings) != 1 || !strings.Contains(r.Findings[0].What, "a gap was accepted") {
-		t.Errorf("%+v", r.Findings)
+	if r := h.verify(t, before.Checkpoint); len(r.Findings) != 0 {
+		t.Errorf("a checkpoint of what was kept: %+v", r.Findings)
+	}
+	forked, err := h.log.Sign(t.Context(), 1, before.Size, [32]byte{1})
+	must(t, err)
+	longer, err := h.log.Sign(t.Context(), 1, before.Size+1, [32]byte{1})
+	must(t, err)
+	for checkpoint, want := range map[string]string{forked: "is not that of checkpoint 1", longer: "when a gap was accepted"} {
+		if r := h.verify(t, checkpoint); len(r.Findings) != 1 || !strings.Contains(r.Findings[0].What, want) {
+			t.Errorf("%+v, want one that says %q", r.Findings, want)
+		}
 	}
 	if _, err := h.prover.Prove(t.Context(), demo, kept.Serial); err != nil {
 		t.Errorf("proving what was kept: %v", err)

@@ -27,6 +27,26 @@ type snapshot struct{ reader }
 // snapshotOf reads everything anew, what a Store remembers included.
 func snapshotOf(tx pgx.Tx) snapshot { return snapshot{readerOf(tx)} }
 
+// Gaps implements seal.Snapshot.
+func (s snapshot) Gaps(ctx context.Context) (map[int]string, error) {
+	rows, err := s.q.Query(ctx, `
+		SELECT era, checkpoint
+		FROM   seal_gap`)
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]string{}
+	var (
+		era        int
+		checkpoint string
+	)
+	_, err = pgx.ForEachRow(rows, []any{&era, &checkpoint}, func() error {
+		out[era] = checkpoint
+		return nil
+	})
+	return out, err
+}
+
 // Left implements seal.Snapshot.
 func (s snapshot) Left(ctx context.Context) (seal.Left, error) {
 	left := seal.Left{Epochs: map[uid.Epoch]bool{}}
