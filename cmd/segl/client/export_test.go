@@ -1,0 +1,4 @@
+package client
+
+// ReadEvents is readEvents, for its fuzz target.
+var ReadEvents = readEvents
