@@ -158,3 +158,33 @@ func TestUntil(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatComesOneAtATimeIsPrintedWholeAtOnce(t *testing.T) {
+	for form, want := range map[output.Form]string{
+		output.JSON:  "{\"name\":\"a\"}\n{\"name\":\"longer\"}\n{\"name\":\"\"}\n",
+		output.YAML:  "---\nname: a\n---\nname: longer\n---\nname: \"\"\n",
+		output.CSV:   "name,again\na,a\nlonger,longer\n,\n",
+		output.Name:  "a\nlonger\n\n",
+		output.Table: "NAME  AGAIN\na     a\nlonger  longer\n-       \n",
+	} {
+		var out strings.Builder
+		type row struct {
+			Name string `json:"name"`
+		}
+		cell := func(r row) string { return r.Name }
+		show := output.Follow(&out, form, output.View[row]{Name: cell, Columns: []output.Column[row]{{Head: "NAME", Cell: cell}, {Head: "AGAIN", Cell: cell}}})
+		before := 0
+		for _, v := range []string{"a", "longer", ""} {
+			if err := show(row{v}); err != nil {
+				t.Fatal(err)
+			}
+			if out.Len() == before {
+				t.Errorf("%s: %q is held back", form, v)
+			}
+			before = out.Len()
+		}
+		if out.String() != want {
+			t.Errorf("%s:\n%s\nwant\n%s", form, out.String(), want)
+		}
+	}
+}
