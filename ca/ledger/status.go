@@ -14,16 +14,10 @@ import (
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
-// Status implements ocsp.Ledger: one look-up a serial, each in one partition. Requests that come at once share a round trip.
+// Status implements ocsp.Ledger: one look-up a serial, each in one partition.
 func (l *Ledger) Status(ctx context.Context, list []cert.Serial) (map[cert.Serial]ocsp.Status, error) {
 	if len(list) == 1 {
-		at := leafOf(list[0].UID())
-		there, err := l.has(ctx, "intent", at)
-		if err != nil || !there {
-			return nil, err
-		}
-		found, err := statusIn(ctx, l, at, list)
-		return found, err
+		return l.statusOf(ctx, list[0])
 	}
 	byLeaf := map[leaf][]cert.Serial{}
 	for _, s := range list {
@@ -50,8 +44,46 @@ func (l *Ledger) Status(ctx context.Context, list []cert.Serial) (map[cert.Seria
 	return out, nil
 }
 
-// statusColumns say what became of an intent i.
-const statusColumns = `i.serial, i.authority, o.signature IS NOT NULL, r.revoked_at, r.reason`
+// statusOf looks one serial up, which is what nearly every request asks.
+func (l *Ledger) statusOf(ctx context.Context, s cert.Serial) (map[cert.Serial]ocsp.Status, error) {
+	at := leafOf(s.UID())
+	if there, err := l.has(ctx, "intent", at); err != nil || !there {
+		return nil, err
+	}
+	var r statusRow
+	err := l.db.QueryRow(ctx, `
+		SELECT i.authority, o.signature IS NOT NULL, r.revoked_at, r.reason
+		FROM   `+at.of("intent")+` i
+		LEFT   JOIN `+at.of("outcome")+` o ON o.serial = i.serial
+		LEFT   JOIN `+at.of("revocation")+` r ON r.serial = i.serial
+		WHERE  i.serial = $1`, s.Bytes()).Scan(&r.authority, &r.signed, &r.revokedAt, &r.reason)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), missingTable(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return map[cert.Serial]ocsp.Status{s: r.status()}, nil
+}
+
+// A statusRow is what became of an intent.
+type statusRow struct {
+	authority int
+	signed    bool
+	revokedAt *time.Time
+	reason    *int16
+}
+
+func (r statusRow) status() ocsp.Status {
+	st := ocsp.Status{State: ocsp.Open, Authority: r.authority}
+	switch {
+	case r.revokedAt != nil:
+		st.State, st.At, st.Reason = ocsp.Revoked, r.revokedAt.UTC(), cert.Reason(*r.reason) //nolint:gosec // a CHECK bounds it
+	case r.signed:
+		st.State = ocsp.Good
+	}
+	return st
+}
 
 func statusIn(ctx context.Context, l *Ledger, at leaf, list []cert.Serial) (map[cert.Serial]ocsp.Status, error) {
 	asked := make([][]byte, len(list))
@@ -59,7 +91,7 @@ func statusIn(ctx context.Context, l *Ledger, at leaf, list []cert.Serial) (map[
 		asked[i] = s.Bytes()
 	}
 	rows, err := l.db.Query(ctx, `
-		SELECT `+statusColumns+`
+		SELECT i.serial, i.authority, o.signature IS NOT NULL, r.revoked_at, r.reason
 		FROM   unnest($1::bytea[]) a (serial)
 		CROSS  JOIN LATERAL (
 			SELECT serial, authority, scope, profile, not_after, key_mark, name_mark
@@ -72,23 +104,11 @@ func statusIn(ctx context.Context, l *Ledger, at leaf, list []cert.Serial) (map[
 		return nil, gone(err)
 	}
 	out := make(map[cert.Serial]ocsp.Status, len(list))
-	var (
-		serial    []byte
-		st        ocsp.Status
-		signed    bool
-		revokedAt *time.Time
-		reason    *int16
-	)
-	_, err = pgx.ForEachRow(rows, []any{&serial, &st.Authority, &signed, &revokedAt, &reason}, func() error {
+	var serial []byte
+	var r statusRow
+	_, err = pgx.ForEachRow(rows, []any{&serial, &r.authority, &r.signed, &r.revokedAt, &r.reason}, func() error {
 		s, err := cert.SerialFromBytes(serial)
-		st.State, st.At, st.Reason = ocsp.Open, time.Time{}, cert.Unspecified
-		switch {
-		case revokedAt != nil:
-			st.State, st.At, st.Reason = ocsp.Revoked, revokedAt.UTC(), cert.Reason(*reason) //nolint:gosec // a CHECK bounds it
-		case signed:
-			st.State = ocsp.Good
-		}
-		out[s] = st
+		out[s] = r.status()
 		return err
 	})
 	return out, gone(err)
