@@ -173,7 +173,6 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 	in := Intent{
 		Serial: v.Serial, Authority: pl.authority.ID, Scope: req.Scope, Profile: pl.profile.Name, NotAfter: v.NotAfter,
 		TBS: body, Key: req.CSR.KeyID, Caller: who.Serial, Origin: req.Origin, Attempt: pl.attempt,
-		Replaces: req.Replaces,
 	}
 	if err := a.Ledger.Intend(ctx, in); err != nil {
 		return Certificate{}, fmt.Errorf("recording the intent of %s: %w", in.Serial, err)
@@ -184,7 +183,7 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 	}
 
 	// 7. Write down what was signed, even if the requester has gone.
-	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, a.Now())}
+	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, a.Now()), Replaces: req.Replaces}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeDeadline)
 	defer cancel()
 	if err := a.Ledger.Complete(finish, done); err != nil {

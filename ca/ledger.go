@@ -23,7 +23,6 @@ type Intent struct {
 	Caller    cert.Serial // refused once revoked; zero when the caller showed no certificate
 	Origin    Origin
 	Attempt   int
-	Replaces  cert.Serial // zero where it succeeds none, or none that is said
 }
 
 // A Completion is an intent's signature and the facts that become true with it.
@@ -32,6 +31,7 @@ type Completion struct {
 	At        time.Time
 	Signature []byte
 	Facts     []audit.Fact
+	Replaces  cert.Serial // what it succeeds, or zero
 }
 
 // A Record is an intent with what became of it.

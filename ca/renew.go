@@ -41,7 +41,7 @@ func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (
 	}
 	req := Request{
 		Scope: old.Scope, Profile: old.Profile, CSR: csr, What: audit.Renew,
-		Life: old.NotAfter.Sub(old.NotBefore) + time.Second, Origin: Origin{ID: old.Serial.UID()},
+		Life: old.NotAfter.Sub(old.NotBefore) + time.Second, Origin: Origin{ID: old.Serial.UID()}, Replaces: old.Serial,
 	}
 	if err := sameNames(csr, old); err != nil {
 		return Certificate{}, a.refused(ctx, who, req, err)

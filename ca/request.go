@@ -42,7 +42,7 @@ type Request struct {
 	// what the profile allows, from now on.
 	NotBefore, NotAfter time.Time
 	Origin              Origin
-	// Replaces is the certificate that this one succeeds, where its requester said so, else zero (RFC 9773 §5).
+	// Replaces is the certificate that this one succeeds: the one it renews, or what its requester said (RFC 9773 §5); else zero.
 	Replaces cert.Serial
 	// What is the fact this issuance becomes; empty means audit.Issue.
 	What string

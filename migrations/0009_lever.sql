@@ -12,7 +12,7 @@ CREATE TABLE replacement (
     successor bytea NOT NULL,
     CONSTRAINT replacement_pk PRIMARY KEY (serial, successor)
 ) PARTITION BY RANGE (serial);
-COMMENT ON TABLE replacement IS 'Which certificate was to replace which (RFC 9773 §5), written with the intent of the new one.';
+COMMENT ON TABLE replacement IS 'Which certificate came in place of which, as its requester said (RFC 9773 §5) or by renewal; written with the new one''s signature.';
 INSERT INTO epoch_table (parent, kind, reference)
 VALUES ('replacement', 16, NULL);
 

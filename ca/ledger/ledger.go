@@ -82,15 +82,6 @@ func (l *Ledger) Intend(ctx context.Context, in ca.Intent) error {
 			return ca.ErrCallerRevoked
 		}
 	}
-	if !in.Replaces.IsZero() {
-		there, err := l.has(ctx, "replacement", leafOf(in.Replaces.UID()))
-		if err != nil {
-			return explained(err)
-		}
-		if !there {
-			in.Replaces = cert.Serial{} // it has expired, and its epoch is gone
-		}
-	}
 	body, err := l.frames.pack(ctx, in)
 	if err != nil {
 		return explained(err)
@@ -114,6 +105,15 @@ type stored struct {
 
 // Complete implements ca.Ledger.
 func (l *Ledger) Complete(ctx context.Context, c ca.Completion) error {
+	if !c.Replaces.IsZero() {
+		there, err := l.has(ctx, "replacement", leafOf(c.Replaces.UID()))
+		if err != nil {
+			return explained(err)
+		}
+		if !there {
+			c.Replaces = cert.Serial{} // it has expired, and its epoch is gone
+		}
+	}
 	if write, ok := l.plainly(ctx, c); ok {
 		if err := l.plain.completes.do(ctx, write); !errors.Is(err, errNotPlain) {
 			return err
@@ -198,7 +198,7 @@ func (l *Ledger) intend(ctx context.Context, batch []*asked[stored]) error {
 	for i, part := range parts {
 		list[i] = l.intending(placesOf(part[0].write), part)
 	}
-	verdicts, err := all(ctx, l.db, pgx.RowToStructByPos[verdict], append(list, replacing(batch)...))
+	verdicts, err := all(ctx, l.db, pgx.RowToStructByPos[verdict], list)
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ func (l *Ledger) complete(ctx context.Context, batch []*asked[ca.Completion]) er
 	for i, part := range parts {
 		list[i] = completing(leafOf(part[0].write.Serial.UID()), part)
 	}
-	done, err := all(ctx, l.db, pgx.RowTo[[]byte], list)
+	done, err := all(ctx, l.db, pgx.RowTo[[]byte], append(list, replacing(batch)...))
 	if missingTable(err) && len(batch) == 1 {
 		done, err = nil, nil // an epoch that is not there has no intents
 	}

@@ -17,7 +17,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/identity"
 )
 
-// Most writes are plain: an intent without an origin, that replaces nothing; a completion with the one fact of its issuance. A
+// Most writes are plain: an intent without an origin; a completion with the one fact of its issuance, that replaces nothing. A
 // batch of those takes a statement that asks what could stand against them of all at once, and writes all or nothing. It
 // costs the database a third of one that gives each its verdict. Where it writes nothing, the writes are not plain after
 // all: they go the long way, which decides about each.
@@ -27,7 +27,7 @@ var errNotPlain = errors.New("ledger: internal error: a write that is not plain 
 
 // isPlain reports whether in may be.
 func (in stored) isPlain() bool {
-	return in.scopeID != 0 && in.Origin.ID.IsZero() && in.Replaces.IsZero()
+	return in.scopeID != 0 && in.Origin.ID.IsZero()
 }
 
 // intendPlain writes a batch of plain intents.
@@ -143,7 +143,7 @@ type plainCompletion struct {
 
 // plainly reports whether c has the one usual fact.
 func (l *Ledger) plainly(ctx context.Context, c ca.Completion) (plainCompletion, bool) {
-	if len(c.Facts) != 1 {
+	if len(c.Facts) != 1 || !c.Replaces.IsZero() {
 		return plainCompletion{}, false
 	}
 	f := c.Facts[0]

@@ -12,10 +12,10 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 )
 
-// replacing are the statements that say, in an intent's transaction, which certificate it replaces: one for each epoch that
-// the replaced are of, after those that record the intents. What was not recorded replaces nothing.
-func replacing(batch []*asked[stored]) []statement {
-	var some []*asked[stored]
+// replacing are the statements that say, in a completion's transaction, which certificate it replaces: one for each epoch that
+// the replaced are of, after those that record the signatures. What was not completed replaces nothing.
+func replacing(batch []*asked[ca.Completion]) []statement {
+	var some []*asked[ca.Completion]
 	for _, a := range batch {
 		if !a.write.Replaces.IsZero() {
 			some = append(some, a)
@@ -26,7 +26,7 @@ func replacing(batch []*asked[stored]) []statement {
 	}
 	type pair struct{ old, new leaf }
 	var list []statement
-	for _, part := range parted(some, func(in stored) pair { return pair{leafOf(in.Replaces.UID()), leafOf(in.Serial.UID())} }) {
+	for _, part := range parted(some, func(c ca.Completion) pair { return pair{leafOf(c.Replaces.UID()), leafOf(c.Serial.UID())} }) {
 		old, by := make([][]byte, len(part)), make([][]byte, len(part))
 		for i, a := range part {
 			old[i], by[i] = a.write.Replaces.Bytes(), a.write.Serial.Bytes()
@@ -36,7 +36,7 @@ func replacing(batch []*asked[stored]) []statement {
 			INSERT INTO ` + was.of("replacement") + ` (serial, successor)
 			SELECT a.serial, a.successor
 			FROM   unnest($1::bytea[], $2::bytea[]) AS a (serial, successor)
-			WHERE  EXISTS (SELECT FROM ` + is.of("intent") + ` WHERE serial = a.successor OFFSET 0)
+			WHERE  EXISTS (SELECT FROM ` + is.of("outcome") + ` WHERE serial = a.successor AND signature IS NOT NULL OFFSET 0)
 			AND    EXISTS (SELECT FROM ` + was.of("intent") + ` WHERE serial = a.serial OFFSET 0)
 			ON     CONFLICT DO NOTHING`,
 			[]any{old, by}})
@@ -44,22 +44,13 @@ func replacing(batch []*asked[stored]) []statement {
 	return list
 }
 
-// successor looks up the certificate that came in place of an i: by what its requester said, or by renewal. An intent that
-// was not signed is none.
+// successor looks up the certificate that came in place of an i.
 func (v leaf) successor() string {
 	return `
 		LEFT   JOIN LATERAL (
-			SELECT x.successor
-			FROM   (
-				SELECT successor
-				FROM   ` + v.of("replacement") + `
-				WHERE  serial = i.serial
-				UNION  ALL
-				SELECT serial
-				FROM   ` + v.of("origin") + `
-				WHERE  origin = i.serial
-			) x
-			WHERE  EXISTS (SELECT FROM outcome WHERE serial = x.successor AND signature IS NOT NULL OFFSET 0)
+			SELECT successor
+			FROM   ` + v.of("replacement") + `
+			WHERE  serial = i.serial
 			LIMIT  1
 		) p ON true`
 }
