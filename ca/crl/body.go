@@ -46,6 +46,9 @@ const reason = "\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01"
 
 const serialSize = 18
 
+// entrySize is that of an entry with a reason, until 2049.
+const entrySize = 51
+
 // entryHead is SEQUENCE, its length, INTEGER, its length: the serial stands behind it.
 const entryHead = 4
 

@@ -71,6 +71,7 @@ type shard struct {
 	view    view    // what Seen sees, until the first reading after it
 	pending []Entry // ended, and not in the list
 	doubt   bool    // what is pending is not all: the ledger is to be read
+	more    int     // how many ended, where that is not in pending
 	list    *body   // nil: not here
 	delta   *body
 	ready   time.Time // it is left alone until then
@@ -213,7 +214,9 @@ func (b *Builder) gather(ctx context.Context, within []Reach) error {
 func (h *shard) wait(e Entry, tooMuch bool) { //nolint:revive // a bound, not a choice
 	switch {
 	case h.doubt || h.Number == 0: // the ledger will be read
+		h.more++
 	case tooMuch:
+		h.more += len(h.pending) + 1
 		h.pending, h.doubt = nil, true
 	default:
 		h.pending = append(h.pending, e)
@@ -301,7 +304,7 @@ func (b *Builder) renew(ctx context.Context, a Authority, h *shard) error {
 	if b.Published != nil {
 		b.Published(p)
 	}
-	h.Standing, h.pending, h.doubt = p.Standing, nil, false
+	h.Standing, h.pending, h.doubt, h.more = p.Standing, nil, false, 0
 	b.keep(h)
 	return nil
 }
@@ -320,9 +323,9 @@ func (b *Builder) read(ctx context.Context, a Authority, h *shard, now time.Time
 			return p, false, fmt.Errorf("reading list %d back: %w", h.Number, err)
 		}
 	}
-	b.bodies -= h.octets()
-	h.list, h.delta = nil, nil // before the next takes its memory
-	h.list = newBody(h.Size)
+	size := h.Size + h.more*entrySize
+	b.room(h, size)
+	h.list = newBody(size)
 	p.Seen, err = b.Shards.Ended(ctx, h.Standing, a.oldest(now), h.list.add)
 	h.delta, p.Base, p.BaseAt = newBody(0), p.Number, now
 	return p, true, err
@@ -380,6 +383,20 @@ func (b *Builder) fetch(ctx context.Context, a Authority, h *shard, k Kind) (*bo
 		return nil, err
 	}
 	return r.body, kms.Verify(a.Certificate.PublicKey, r.signed, r.signature)
+}
+
+// room lets h's bodies go, and all others where another of size octets would not fit beside them.
+func (b *Builder) room(h *shard, size int) {
+	h.list, h.delta, b.bodies = nil, nil, 0
+	for _, o := range b.shards {
+		b.bodies += o.octets()
+	}
+	for _, o := range b.shards {
+		if n := o.octets(); n > 0 && b.bodies+size > bodiesMost {
+			b.bodies -= n
+			o.list, o.delta = nil, nil
+		}
+	}
 }
 
 // keep bounds the memory of bodies: where it is exceeded, all others go.

@@ -39,6 +39,9 @@ func newReceipts(l *ledger.Ledger, within func() []crl.Reach, r prometheus.Regis
 		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 3, 5, 10, 30, 60, 300},
 	}, []string{"medium"})
 	r.MustRegister(late)
+	for _, medium := range []string{"crl", "ocsp"} {
+		late.WithLabelValues(medium) // there from the start
+	}
 	return &receipts{ledger: l, gathered: ocsp.NewReceipts(), within: within, wake: make(chan struct{}, 1), late: late, log: log}
 }
 
