@@ -30,7 +30,7 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	}
 	req, err := s.request(o, h, csr)
 	if err != nil {
-		return Order{}, s.unread(ctx, h, o, err)
+		return Order{}, s.turnedAway(ctx, h, audit.Fact{What: audit.Issue, Subject: "order " + o.ID.String()}, err)
 	}
 	if o.Finalization != nil || !o.Certificate.IsZero() {
 		return s.again(ctx, o, req)
@@ -71,13 +71,13 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	return s.claim(ctx, h, o, req)
 }
 
-// unread writes down, within bounds, that a certificate request could not be taken, and returns why.
-func (s *Server) unread(ctx context.Context, h Holder, o Order, why error) error {
+// turnedAway writes f down, within bounds, as refused by why, and returns why.
+func (s *Server) turnedAway(ctx context.Context, h Holder, f audit.Fact, why error) error {
 	p, ok := errors.AsType[*Problem](why)
 	if !ok || !s.doorstep.Tell(h.Caller().Actor, s.Now()) {
 		return why
 	}
-	f := audit.Fact{At: s.Now(), Who: h.Caller(), Scope: h.Scope, What: audit.Issue, Refused: true, Subject: "order " + o.ID.String(), Why: p.Detail}
+	f.At, f.Who, f.Scope, f.Refused, f.Why = s.Now(), h.Caller(), h.Scope, true, p.Detail
 	if err := s.Store.Note(ctx, f); err != nil {
 		return fmt.Errorf("recording a refusal: %w", err)
 	}

@@ -28,7 +28,7 @@ type NewOrder struct {
 func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, error) {
 	rights, err := s.Scopes.Chain(ctx, h.Scope)
 	if err != nil {
-		return Order{}, s.noScope(h.Scope, err)
+		return Order{}, s.turnedAway(ctx, h, audit.Fact{What: audit.Order}, s.noScope(h.Scope, err))
 	}
 	list, p := names(ask.Identifiers, rights)
 	if p != nil {
