@@ -128,7 +128,7 @@ func (l *Ledger) candidates(ctx context.Context, leaves []leaf, q ca.Query, most
 	for _, ids := range each {
 		list = append(list, statement{sql, append([]any{ids}, args...)})
 	}
-	found, err := all(ctx, l.db, readCandidate, list) // one plan for every page: planning for a year's epochs takes longer than reading them
+	found, err := all(ctx, l.db, readCandidate, list)
 	if err != nil {
 		return nil, err
 	}
@@ -247,20 +247,27 @@ func choosing(leaves []leaf, q ca.Query, most int) string {
 		LIMIT  ` + bound(most)
 }
 
-// merged is a statement whose parts are each read in the order of an index, and merged as they are: it reads no more than a page
-// and one certificate of each part.
+// merged is a statement whose parts are each read in the order of an index, a page at most, whatever the server thinks of how
+// many there are.
 func merged(leaves []leaf, most int, parts ...func(leaf) string) string {
 	var arms []string
 	for _, v := range leaves {
 		for _, part := range parts {
-			arms = append(arms, part(v)+`
+			arms = append(arms, `
+			(`+part(v)+`
 			AND    c.not_after >= $2 AND c.not_after < $4
-			AND    (c.not_after, c.serial) > ($2, $3)`)
+			AND    (c.not_after, c.serial) > ($2, $3)
+			ORDER  BY c.not_after, c.serial
+			LIMIT  `+bound(most)+`
+			)`)
 		}
 	}
-	return strings.Join(arms, `
+	return `
+		SELECT i.serial, i.not_after, i.authority, i.profile
+		FROM   (` + strings.Join(arms, `
 			UNION ALL`) + `
-		ORDER  BY not_after, serial
+		) i
+		ORDER  BY i.not_after, i.serial
 		LIMIT  ` + bound(most)
 }
 
