@@ -190,6 +190,9 @@ func TestAFollowerThatCannotKeepUpIsCutOffAndMayComeAgain(t *testing.T) {
 		again := &reader{}
 		follow(ctx, h, feed.Follower{After: &r.at, Deliver: again.deliver})
 		time.Sleep(time.Second)
+		synctest.Wait()
+		again.mu.Lock()
+		defer again.mu.Unlock()
 		if n := len(r.got) + len(again.got); n != len(j.facts) {
 			t.Errorf("was handed %d of %d", n, len(j.facts))
 		}
@@ -234,6 +237,8 @@ func TestAHeartbeatMovesThePositionOn(t *testing.T) {
 		time.Sleep(time.Second)
 		j.add("x", "x")
 		time.Sleep(16 * time.Second)
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if r.beats < 2 || r.at != j.facts[2].Position {
 			t.Errorf("%d heartbeats, at %s", r.beats, r.at)
 		}
