@@ -44,24 +44,28 @@ func (l *Ledger) Status(ctx context.Context, list []cert.Serial) (map[cert.Seria
 	return out, nil
 }
 
-// statusOf looks one serial up, which is what nearly every request asks.
+// statusOf looks one serial up, which is what nearly every request asks. While an incident revokes everything that it touches,
+// the long way asks whether it touches this.
 func (l *Ledger) statusOf(ctx context.Context, s cert.Serial) (map[cert.Serial]ocsp.Status, error) {
 	at := leafOf(s.UID())
 	if there, err := l.has(ctx, "intent", at); err != nil || !there {
 		return nil, err
 	}
 	var r statusRow
+	var many bool
 	err := l.db.QueryRow(ctx, `
-		SELECT i.authority, o.signature IS NOT NULL, r.revoked_at, r.reason
+		SELECT i.authority, o.signature IS NOT NULL, r.revoked_at, r.reason, EXISTS (SELECT FROM incident n WHERE `+ending+`)
 		FROM   `+at.of("intent")+` i
 		LEFT   JOIN `+at.of("outcome")+` o ON o.serial = i.serial
 		LEFT   JOIN `+at.of("revocation")+` r ON r.serial = i.serial
-		WHERE  i.serial = $1`, s.Bytes()).Scan(&r.authority, &r.signed, &r.revokedAt, &r.reason)
+		WHERE  i.serial = $1`, s.Bytes()).Scan(&r.authority, &r.signed, &r.revokedAt, &r.reason, &many)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), missingTable(err):
 		return nil, nil
 	case err != nil:
 		return nil, err
+	case many && r.revokedAt == nil:
+		return statusIn(ctx, l, at, []cert.Serial{s})
 	}
 	return map[cert.Serial]ocsp.Status{s: r.status()}, nil
 }
