@@ -21,6 +21,7 @@ var fixes = map[string]string{
 	"clock":      "set the clocks of this machine and of the database's: timedatectl set-ntp true",
 	"keys":       "see the log for the key; is passphrase_file the right one?",
 	"partitions": "see the log of the epochs duty; segl migrate if the schema is old",
+	"epochs":     "see the log of the epochs duty; segl migrate if the schema is old",
 	"lists":      "see the log of the crl duty; a stale list shuts everybody out",
 	"drain":      "the server is stopping: wait, or start it again",
 }
