@@ -271,7 +271,8 @@ func (l *Ledger) intending(at places, part []*asked[stored]) statement {
 	}
 	return statement{`
 		WITH ask AS MATERIALIZED (
-			SELECT a.*,
+			SELECT a.serial, a.caller, a.key, a.tbs, a.origin, a.digest, a.authority, a.attempt, a.scope, a.profile, a.not_after, a.key_mark,
+			       a.name_mark, a.n,
 			       s.id AS scope_id,
 			       ` + revoked + ` AS revoked,
 			       (SELECT true FROM blocked_key b WHERE b.key = a.key) AS blocked,

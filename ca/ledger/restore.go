@@ -150,7 +150,9 @@ func (l *Ledger) prepare(ctx context.Context, tx pgx.Tx, e uid.Epoch, tables map
 		var member, some bool
 		err := tx.QueryRow(ctx, `
 			SELECT EXISTS (
-				SELECT FROM pg_inherits i JOIN epoch_table t ON to_regclass(t.parent) = i.inhparent
+				SELECT
+				FROM   pg_inherits i
+				JOIN   epoch_table t ON to_regclass(t.parent) = i.inhparent
 				WHERE  i.inhrelid = to_regclass($1)
 			)`, name).Scan(&member)
 		if err != nil {
