@@ -358,6 +358,9 @@ func (s *Server) approve(ctx context.Context, h Holder, o *Order, at []int) erro
 		if a.Validation != nil && a.Validation.Method != PreApproved {
 			continue // proved by a challenge
 		}
+		if a.Subdomains || a.Name != o.Names[n] { // approval is of the name alone, whatever the order rests on
+			continue
+		}
 		all = append(all, a.ID)
 		facts = append(facts, audit.Fact{At: v.At, Who: h.Caller(), Scope: h.Scope, What: audit.Approve, Subject: a.Name.String(), Why: v.Evidence + ", order " + o.ID.String()})
 		a.Validation = &v

@@ -43,6 +43,9 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	if err != nil {
 		return Order{}, err
 	}
+	for _, i := range approved { // what needs no proof is proved by nothing else: it would prove that for others
+		delete(above, o.Names[i])
+	}
 	if err := s.rest(ctx, h, &o, above); err != nil {
 		return Order{}, err
 	}

@@ -1,0 +1,48 @@
+package api_test
+
+import (
+	"net/http"
+	"testing"
+
+	"codeberg.org/dataverket/segl/acme"
+)
+
+// below is an order for names of which each is to be proved by the domain demo.test above it (RFC 9444 §4.3).
+func below(names ...string) string {
+	payload := `{"identifiers":[`
+	for i, n := range names {
+		if i > 0 {
+			payload += ","
+		}
+		payload += `{"type":"dns","value":"` + n + `","ancestorDomain":"demo.test"}`
+	}
+	return payload + `]}`
+}
+
+func TestAnApprovedNameProvesNoOtherBelowADomainAboveIt(t *testing.T) {
+	s, r := newSite(t, options{validator: no{}})
+	key, secret := r.key(t, acme.Binding{Approved: []string{"dns:a.demo.test"}})
+	a := r.member(t, key.ID, secret)
+	for _, names := range [][]string{{"a.demo.test", "b.demo.test"}, {"b.demo.test", "a.demo.test"}} {
+		o := a.post(t, r.at("new-order"), below(names...)).json(t)
+		if o["status"] != "pending" || len(authorizations(o)) != 2 {
+			t.Errorf("an order for %v, of which one is approved: %v", names, o)
+		}
+		for _, u := range authorizations(o) {
+			z := a.post(t, u, "").json(t)
+			name := z["identifier"].(map[string]any)["value"]
+			if approved := name == "a.demo.test"; approved != (z["status"] == "valid") || approved == (z["subdomainAuthAllowed"] == true) {
+				t.Errorf("authorization %v", z)
+			}
+		}
+		res, _ := a.finalize(t, o, "dns:a.demo.test", "dns:b.demo.test")
+		refused(t, "finalizing with a name that nobody proved", res, http.StatusForbidden, "orderNotReady")
+	}
+	if n := s.facts(t, "authorization.approve", "dns:demo.test", true); n != 0 {
+		t.Errorf("%d times the domain above was approved", n)
+	}
+	// The approved name by itself goes on as before, and asks for no proof of the domain above.
+	if o := a.post(t, r.at("new-order"), below("a.demo.test")).json(t); o["status"] != "ready" {
+		t.Errorf("an order for the approved name: %v", o)
+	}
+}
