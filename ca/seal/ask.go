@@ -37,7 +37,7 @@ type Asker struct {
 }
 
 // RunOnce has the tree as it stands cosigned, if it is not yet, and publishes it when enough witnesses have. It is the work of
-// a duty and safe to repeat.
+// a duty and safe to repeat. That the store has it cosigned is not enough to ask nobody: a restored store has that too.
 func (a *Asker) RunOnce(ctx context.Context) error {
 	head, err := a.Store.Head(ctx)
 	if err != nil {
@@ -54,11 +54,12 @@ func (a *Asker) RunOnce(ctx context.Context) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("reading the published checkpoint: %w", err)
 	}
-	if err == nil && size == head.Size && strings.Count(signed, "\n— ") > max(a.Quorum, 1) {
+	published := err == nil && size == head.Size && strings.Count(signed, "\n— ") > max(a.Quorum, 1)
+	if published && a.heardAll(head) {
 		return nil
 	}
 	lines, err := a.ask(ctx, head, c)
-	if err != nil {
+	if err != nil || published {
 		return err
 	}
 	if len(lines) < max(a.Quorum, 1) {
@@ -103,7 +104,7 @@ var errForgot = errors.New("the ledger has forgotten something")
 
 // one asks one witness, again from what it holds where that is another size than we thought.
 func (a *Asker) one(ctx context.Context, p Peer, head Head, c Checkpoint) (string, error) {
-	who := fmt.Sprintf("%s %d", p.Key.Name(), head.Era)
+	who := heldKey(p, head)
 	a.mu.Lock()
 	old := min(a.held[who], head.Size)
 	a.mu.Unlock()
@@ -138,6 +139,20 @@ func (a *Asker) one(ctx context.Context, p Peer, head Head, c Checkpoint) (strin
 	}
 	return "", fmt.Errorf("witness %s changes its mind about what it holds", p.Key.Name())
 }
+
+// heardAll reports whether every witness has said to this process that it holds just this tree.
+func (a *Asker) heardAll(head Head) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.Peers {
+		if held, ok := a.held[heldKey(p, head)]; !ok || held != head.Size {
+			return false
+		}
+	}
+	return true
+}
+
+func heldKey(p Peer, head Head) string { return fmt.Sprintf("%s %d", p.Key.Name(), head.Era) }
 
 func (a *Asker) remember(who string, size int64) {
 	a.mu.Lock()

@@ -231,6 +231,29 @@ func TestATreeShorterThanAWitnessHoldsIsForgetful(t *testing.T) {
 	}
 }
 
+// A database restored from before has what was published before, too: that says nothing of what witnesses have heard since.
+func TestARestoredTreeThatWasPublishedIsAskedAbout(t *testing.T) {
+	s, _, p := pair(t)
+	s.grow(t, 10)
+	a := s.asker(t, 1, p)
+	must(t, a.RunOnce(t.Context()))
+	size, signed, err := s.store.Published(t.Context(), 1)
+	must(t, err)
+	before := backup(t, s)
+	s.grow(t, 10)
+	must(t, a.RunOnce(t.Context()))
+	before(t)
+	must(t, s.store.Publish(t.Context(), 1, size, signed))
+	for name, again := range map[string]*seal.Asker{"after a restart": s.asker(t, 1, p), "under a living process": a} {
+		if err := again.RunOnce(t.Context()); err == nil || !strings.Contains(err.Error(), "holds a tree of") {
+			t.Errorf("%s: %v, want it said what the witness holds", name, err)
+		}
+	}
+	if why, err := s.store.Fence(t.Context()); err != nil || why == "" {
+		t.Errorf("it is not fenced: %v", err)
+	}
+}
+
 // backup returns what brings the tree and the facts back to now.
 func backup(t *testing.T, s *site) func(t *testing.T) {
 	t.Helper()
