@@ -298,7 +298,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 // hear acts on notices from other replicas. A connection that was lost may have missed some: everything is read again.
 func (s *Server) hear(ctx context.Context) {
 	postgres.Listen(ctx, s.db, postgres.Listener{
-		Channels: []string{ledger.RevokedChannel, tenancy.Channel, sealstore.FenceChannel},
+		Channels: []string{ledger.RevokedChannel, ledger.AuthoritiesChannel, ledger.IncidentsChannel, tenancy.Channel, sealstore.FenceChannel},
 		Connected: func() {
 			s.standing.Drop(cert.Serial{})
 			s.status.responder.Listening()
