@@ -84,16 +84,12 @@ func (s *Server) authorities(ctx context.Context) {
 }
 
 func (s *Server) reloadAuthorities(ctx context.Context) error {
-	before := len(s.ca.Authorities())
 	if err := s.ca.Reload(ctx); err != nil {
 		return err
 	}
 	s.trust()
-	if len(s.ca.Authorities()) == before {
-		return nil
-	}
-	wake(s.revoked) // it has no list yet
-	return s.status.responder.RunOnce(ctx)
+	wake(s.revoked) // one may have no list yet
+	return s.status.responder.RunOnce(ctx) // enrols where there is no delegate: preparing one has reloaded already
 }
 
 // published waits until every list is there that a certificate may name, and returns why a prepared authority may not sign yet if
