@@ -139,6 +139,27 @@ func TestDropRefusesWhatTheArchiveDoesNotHave(t *testing.T) {
 	must(t, h.Ledger.Drop(t.Context(), e, h.Now()))
 }
 
+func TestDropRefusesAWeekWithAValidCertificate(t *testing.T) {
+	h, e, serials := old(t)
+	archived(t, h, e)
+	last, err := h.Ledger.BySerial(t.Context(), serials[0])
+	must(t, err)
+	for _, s := range serials {
+		rec, err := h.Ledger.BySerial(t.Context(), s)
+		must(t, err)
+		if rec.NotAfter.After(last.NotAfter) {
+			last = rec
+		}
+	}
+	if err := h.Ledger.Drop(t.Context(), e, last.NotAfter); !errors.Is(err, ledger.ErrValid) {
+		t.Fatalf("dropped in the last second of a certificate: %v", err)
+	}
+	if _, err := h.Ledger.BySerial(t.Context(), last.Serial); err != nil {
+		t.Error(err)
+	}
+	must(t, h.Ledger.Drop(t.Context(), e, last.NotAfter.Add(time.Second)))
+}
+
 func TestDropEndsWhatACrashLeft(t *testing.T) {
 	h, e, serials := old(t)
 	archived(t, h, e)

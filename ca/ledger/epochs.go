@@ -209,8 +209,11 @@ func (l *Ledger) archives(ctx context.Context) (map[uid.Epoch]archive, error) {
 // ErrNotArchived: the epoch has no archive, or has changed since.
 var ErrNotArchived = errors.New("its archive does not have what the ledger has of the epoch")
 
-// Drop takes an epoch's partitions away, once its archive has been found to hold every row of them. Each is detached
-// first, so that nobody waits; what a crash leaves half done the next call ends.
+// ErrValid: the epoch has a certificate that has not expired.
+var ErrValid = errors.New("a certificate of it is still valid, and who asks must be told of it")
+
+// Drop takes an epoch's partitions away, once all its certificates have expired and its archive has been found to hold every
+// row of them. Each is detached first, so that nobody waits; what a crash leaves half done the next call ends.
 func (l *Ledger) Drop(ctx context.Context, e uid.Epoch, now time.Time) error {
 	archives, err := l.archives(ctx)
 	if err != nil {
@@ -225,6 +228,9 @@ func (l *Ledger) Drop(ctx context.Context, e uid.Epoch, now time.Time) error {
 		return err
 	}
 	if a.DroppedAt == nil || a.RestoredAt != nil {
+		if err := l.expired(ctx, tables, now); err != nil {
+			return fmt.Errorf("dropping epoch %d: %w", e, err)
+		}
 		if err := l.holds(ctx, a, tables); err != nil {
 			return fmt.Errorf("dropping epoch %d: %w", e, err)
 		}
@@ -240,6 +246,26 @@ func (l *Ledger) Drop(ctx context.Context, e uid.Epoch, now time.Time) error {
 			return fmt.Errorf("dropping %s: %w", t.name, err)
 		}
 		l.leaves.Delete(t.name)
+	}
+	return nil
+}
+
+// expired returns ErrValid unless every certificate of tables has expired.
+func (l *Ledger) expired(ctx context.Context, tables []table, now time.Time) error {
+	for _, t := range tables {
+		if t.parent != "intent" {
+			continue
+		}
+		var last *time.Time
+		err := l.db.QueryRow(ctx, `
+			SELECT max(not_after)
+			FROM   `+pgx.Identifier{t.name}.Sanitize()).Scan(&last)
+		if err != nil {
+			return err
+		}
+		if last != nil && !last.Before(now) {
+			return fmt.Errorf("%w: drop it after %s", ErrValid, last.UTC().Format(time.RFC3339))
+		}
 	}
 	return nil
 }

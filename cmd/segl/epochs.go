@@ -137,7 +137,11 @@ The server does both by itself where its configuration has epochs.archive.`,
 				if _, err := fmt.Fprintln(p.out, file); err != nil || !drop {
 					return err
 				}
-				return kept.Drop(c.Context(), uid.Epoch(n))
+				err = kept.Drop(c.Context(), uid.Epoch(n))
+				if errors.Is(err, ledger.ErrValid) {
+					return &failure{code: exitConflict, err: err}
+				}
+				return err
 			})
 		},
 	}))
