@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,8 +52,9 @@ func (a Authorization) Methods() []Method {
 	}
 	if wild, err := cert.ParseDNS("*." + a.Name.Value()); err == nil {
 		// RFC 9444 §4.1 leaves it to policy. Ours is that of wildcards: whoever answers for one host has not shown control of
-		// all below it; only the zone shows that.
-		return MethodsFor(wild)
+		// all below it; only the zone shows that. A standing record has no word for subdomains: draft-ietf-acme-dns-persist-01
+		// wants policy=wildcard for more than the name it stands at.
+		return slices.DeleteFunc(MethodsFor(wild), func(m Method) bool { return m == DNSPersist01 })
 	}
 	return nil
 }

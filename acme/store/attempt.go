@@ -18,7 +18,7 @@ import (
 const provable = `
 	CASE
 	    WHEN c.deactivated_at IS NOT NULL THEN false
-	    WHEN c.subdomains THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
+	    WHEN c.subdomains THEN $3 IN ('dns-01', 'dns-account-01')
 	    WHEN c.name LIKE 'ip:%' THEN $3 IN ('http-01', 'tls-alpn-01')
 	    WHEN c.name LIKE 'dns:*.%' THEN $3 IN ('dns-01', 'dns-account-01', 'dns-persist-01')
 	    WHEN c.name LIKE 'permanent-identifier:%' THEN $3 = 'device-attest-01'
