@@ -11,8 +11,9 @@ import (
 
 // Bounds of the line. What does not fit is recorded and taken over when there is room.
 const (
-	lineMost    = 1024 // jobs that wait
-	lineAccount = 256  // of one account
+	lineMost    = 1024         // jobs that wait
+	lineScope   = lineMost / 4 // of one scope
+	lineAccount = lineScope / 2
 )
 
 // A line is where jobs wait for a worker. Scopes take turns, and neither one account nor one scope has all workers: whose
@@ -26,36 +27,49 @@ type line struct {
 	count    int
 	turns    []identity.Scope // those with jobs waiting, the next first
 	waiting  map[identity.Scope][]*job
-	queued   map[uid.UID]int // waiting, by account
-	accounts map[uid.UID]int // running
+	ids      map[uid.UID]*job // waiting, by authorization
+	queued   map[uid.UID]int  // waiting, by account
+	accounts map[uid.UID]int  // running
 	scopes   map[identity.Scope]int
 }
 
 func newLine(workers int) *line {
 	l := &line{
-		account: max(1, workers/2), scope: max(1, workers*3/4), waiting: make(map[identity.Scope][]*job), queued: make(map[uid.UID]int),
-		accounts: make(map[uid.UID]int), scopes: make(map[identity.Scope]int),
+		account: max(1, workers/2), scope: max(1, workers*3/4), waiting: make(map[identity.Scope][]*job), ids: make(map[uid.UID]*job),
+		queued: make(map[uid.UID]int), accounts: make(map[uid.UID]int), scopes: make(map[identity.Scope]int),
 	}
 	l.changed = sync.NewCond(&l.mu)
 	return l
 }
 
-// put adds j, and returns false when there is no room for it.
+// put adds j, and returns false when there is no room for it, or its authorization waits already.
 func (l *line) put(j *job) bool {
-	who := j.Authorization.Account
+	who, id := j.Authorization.Account, j.Authorization.ID
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.count >= lineMost || l.queued[who] >= lineAccount {
+	if l.closed || l.count >= lineMost || len(l.waiting[j.Scope]) >= lineScope || l.queued[who] >= lineAccount || l.ids[id] != nil {
 		return false
 	}
 	if len(l.waiting[j.Scope]) == 0 {
 		l.turns = append(l.turns, j.Scope)
 	}
 	l.waiting[j.Scope] = append(l.waiting[j.Scope], j)
+	l.ids[id] = j
 	l.queued[who]++
 	l.count++
 	l.changed.Signal()
 	return true
+}
+
+// waits reports whether a job for t's authorization waits already: then it has t's lease from now on.
+func (l *line) waits(t Task) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j, ok := l.ids[t.Authorization.ID]
+	if ok {
+		j.Leased = t.Leased // nobody reads it before it is taken, under the same lock
+	}
+	return ok
 }
 
 // take returns the job whose turn it is, once there is one that may run, and nil when ctx has ended. Every job taken is
@@ -92,6 +106,7 @@ func (l *line) nextLocked() *job {
 			delete(l.waiting, scope)
 		}
 		l.count--
+		delete(l.ids, j.Authorization.ID)
 		less(l.queued, j.Authorization.Account)
 		l.accounts[j.Authorization.Account]++
 		l.scopes[scope]++

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"time"
 
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/uid"
@@ -21,8 +22,13 @@ func NewLine(workers int) *Line {
 
 // Put adds a job of an account of a scope.
 func (l *Line) Put(scope identity.Scope, account uid.UID, name string) bool {
+	return l.PutOf(scope, account, uid.New(uid.Authorization, 1, time.Unix(1_800_000_000, 0)), name)
+}
+
+// PutOf adds a job for an authorization.
+func (l *Line) PutOf(scope identity.Scope, account, authorization uid.UID, name string) bool {
 	l.names[account] = name
-	return l.l.put(newJob(Task{Scope: scope, Authorization: Authorization{Account: account}}))
+	return l.l.put(newJob(Task{Scope: scope, Authorization: Authorization{ID: authorization, Account: account}}))
 }
 
 // Next returns whose job runs next, or nothing if none may.

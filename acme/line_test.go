@@ -72,17 +72,34 @@ func TestALineIsBounded(t *testing.T) {
 	for l.Put(scope(t, "a"), a, "a") && n < 10000 {
 		n++
 	}
-	if n != 256 {
+	if n != 128 {
 		t.Errorf("an account has %d jobs waiting", n)
 	}
-	for all := n; all < 10000; all++ {
-		if !l.Put(scope(t, "a"), uid.New(uid.Account, 1, now), "x") {
-			n = all
-			break
+	for _, c := range []struct {
+		scope string
+		want  int
+	}{{"a", 256}, {"b", 512}, {"c", 768}, {"d", 1024}, {"e", 1024}} {
+		for n < 10000 && l.Put(scope(t, c.scope), uid.New(uid.Account, 1, now), "x") {
+			n++
+		}
+		if n != c.want {
+			t.Errorf("%d jobs wait once scope %s is full, want %d", n, c.scope, c.want)
 		}
 	}
-	if n != 1024 {
-		t.Errorf("%d jobs wait", n)
+}
+
+func TestAnAuthorizationWaitsInALineOnce(t *testing.T) {
+	l := acme.NewLine(1)
+	a := uid.New(uid.Account, 1, now)
+	id := uid.New(uid.Authorization, 1, now)
+	if !l.PutOf(scope(t, "a"), a, id, "first") || l.PutOf(scope(t, "a"), a, id, "first") {
+		t.Error("an authorization waits twice")
+	}
+	if got := l.Next(); got != "first" || l.Next() != "" {
+		t.Errorf("%q runs, and another job for the same", got)
+	}
+	if !l.PutOf(scope(t, "a"), a, id, "first") {
+		t.Error("what is no longer waiting cannot wait again")
 	}
 }
 

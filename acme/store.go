@@ -64,9 +64,12 @@ type Store interface {
 	// Retry records that try number tries found what t says, and when the next is due, whether ask was recorded before or
 	// not; the lease is given back. If the authorization has ended, nothing changes.
 	Retry(ctx context.Context, ask Ask, tries int, t Attempt) error
-	// TakeOver leases to the caller, for lease, up to limit validations that are due at now and whose lease has run out.
-	// Accounts take turns: none is served a second one while another has none.
+	// TakeOver leases to the caller, for lease, up to limit validations that are due at now and whose lease has run out. It
+	// begins no try. Scopes take turns, and in each its accounts: none is served a second one while another has none.
 	TakeOver(ctx context.Context, now time.Time, lease time.Duration, limit int) ([]Task, error)
+	// Begin records that t's try begins now, if it is recorded and the caller still has it, and leases it for lease from now
+	// on. False: somebody else has it, or it has ended.
+	Begin(ctx context.Context, t Task, lease time.Duration) (bool, error)
 	// Release gives a lease back before it runs out.
 	Release(ctx context.Context, id uid.UID) error
 	// Settle records how a validation ended, and facts, and takes it off the queue if queued says that it is there. If it
@@ -125,7 +128,8 @@ type Task struct {
 	Scope         identity.Scope
 	Thumbprint    string // of the account's key
 	Payload       []byte
-	Tries         int // how many were begun, this one counted
+	Tries         int       // how many were begun, this one counted
+	Leased        time.Time // until when, as TakeOver said; zero: it was not taken over
 }
 
 // An Examination says what stands against a finalization: its key is some account's, an authorization was given up, or the

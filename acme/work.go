@@ -74,6 +74,9 @@ func (s *Server) TakeOver(ctx context.Context) error {
 		return fmt.Errorf("taking over validations: %w", err)
 	}
 	for _, t := range tasks {
+		if s.line.waits(t) { // its lease ran out before its turn came
+			continue
+		}
 		j := newJob(t)
 		j.queued = true
 		if !s.line.put(j) {
@@ -111,6 +114,9 @@ func (s *Server) validate(ctx context.Context, j *job) (err error) {
 	if acct, known := s.accounts.get(a.Account); known && acct.Status() == Deactivated {
 		return nil // RFC 8555 §7.3.6: its operations end with it; the queue was emptied of them
 	}
+	if ours, err := s.begins(ctx, j); err != nil || !ours {
+		return err
+	}
 	seen, p := s.look(ctx, j.Task)
 	j.mu.Lock() // nobody records the attempt while it is being settled
 	defer j.mu.Unlock()
@@ -134,6 +140,21 @@ func (s *Server) validate(ctx context.Context, j *job) (err error) {
 		v = &ended
 	}
 	return err
+}
+
+// begins says that j's try begins, if it is recorded: waiting in line may have taken longer than its lease, and is no try.
+// False: somebody else is at it.
+func (s *Server) begins(ctx context.Context, j *job) (bool, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.queued {
+		return true, nil
+	}
+	ours, err := s.Store.Begin(ctx, j.Task, lease)
+	if err != nil {
+		return false, fmt.Errorf("beginning to validate %s: %w", j.Authorization.ID, err)
+	}
+	return ours, nil
 }
 
 // look asks the outside world: first whether the name's holder shows the key authorization, then whether its owner lets us

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,21 +98,37 @@ func (s *Store) Retry(ctx context.Context, ask acme.Ask, tries int, t acme.Attem
 	return err
 }
 
-// takeOverLook bounds how many due attempts are looked at to give accounts their turns.
-const takeOverLook = 2000
+// takeOverLook bounds how many accounts are looked at in one pass to give scopes their turns; the next pass goes on with those
+// after them.
+const takeOverLook = 1000
 
 // TakeOver implements acme.Store. Who finds a row locked passes on: somebody else is taking it. Of attempts whose
-// authorization has left, nothing is returned.
+// authorization has left, nothing is returned. What one account has waiting never hides another's: accounts are looked at
+// first, then the oldest few of each.
 func (s *Store) TakeOver(ctx context.Context, now time.Time, lease time.Duration, limit int) ([]acme.Task, error) {
+	accounts, err := s.queuing(ctx)
+	if err != nil || len(accounts) == 0 {
+		return nil, err
+	}
 	rows, err := s.db.Query(ctx, `
 		WITH waiting AS (
-			SELECT authorization_id, account, next_try_at
-			FROM   acme_attempt
-			WHERE  next_try_at <= $3 AND leased_until <= clock_timestamp()
-			ORDER  BY next_try_at
-			LIMIT  $4
+			SELECT q.authorization_id, q.next_try_at, u.scope, row_number() OVER (PARTITION BY u.id ORDER BY q.next_try_at) AS nth
+			FROM   unnest($4::bytea[]) AS w (account)
+			CROSS  JOIN LATERAL (
+			           SELECT d.id, d.scope
+			           FROM   acme_account d
+			           WHERE  d.id = w.account
+			           LIMIT  1
+			       ) u
+			CROSS  JOIN LATERAL (
+			           SELECT d.authorization_id, d.next_try_at
+			           FROM   acme_attempt d
+			           WHERE  d.account = w.account AND d.next_try_at <= $3 AND d.leased_until <= clock_timestamp()
+			           ORDER  BY d.next_try_at
+			           LIMIT  $2
+			       ) q
 		), turns AS (
-			SELECT authorization_id, next_try_at, row_number() OVER (PARTITION BY account ORDER BY next_try_at) AS turn
+			SELECT authorization_id, next_try_at, row_number() OVER (PARTITION BY scope ORDER BY nth, next_try_at) AS turn
 			FROM   waiting
 		), chosen AS (
 			SELECT authorization_id
@@ -126,12 +143,12 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, lease time.Duration
 			FOR UPDATE OF q SKIP LOCKED
 		), t AS (
 			UPDATE acme_attempt q
-			SET    leased_until = clock_timestamp() + $1::interval, tries = least(q.tries + 1, 32000)
+			SET    leased_until = clock_timestamp() + $1::interval
 			FROM   due
 			WHERE  q.authorization_id = due.authorization_id
-			RETURNING q.authorization_id, q.method, q.asked_at, q.payload, q.tries, q.problem, q.next_try_at
+			RETURNING q.authorization_id, q.method, q.asked_at, q.payload, least(q.tries + 1, 32000) AS tries, q.problem, q.next_try_at, q.leased_until
 		)
-		SELECT c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, t.method, t.asked_at, t.problem, t.next_try_at, t.payload, t.tries,
+		SELECT c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, t.method, t.asked_at, t.problem, t.next_try_at, t.payload, t.tries, t.leased_until,
 		       s.path, a.thumbprint
 		FROM   t
 		CROSS  JOIN LATERAL (
@@ -146,18 +163,90 @@ func (s *Store) TakeOver(ctx context.Context, now time.Time, lease time.Duration
 		           WHERE  d.id = c.account AND d.deactivated_at IS NULL
 		           LIMIT  1
 		       ) a
-		JOIN   scope s ON s.id = a.scope`, lease, limit, now, takeOverLook)
+		JOIN   scope s ON s.id = a.scope`, lease, limit, now, accounts)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, toTask)
 }
 
+// queuing returns accounts that have attempts recorded: those after the ones of the last call, and then from the first on.
+func (s *Store) queuing(ctx context.Context) ([][]byte, error) {
+	s.turn.Lock()
+	from := s.turn.after
+	s.turn.Unlock()
+	all, err := s.queuingAfter(ctx, from, takeOverLook)
+	if err != nil {
+		return nil, err
+	}
+	if len(from) > 0 && len(all) < takeOverLook {
+		first, err := s.queuingAfter(ctx, nil, takeOverLook-len(all))
+		if err != nil {
+			return nil, err
+		}
+		for _, account := range first {
+			if bytes.Compare(account, from) <= 0 {
+				all = append(all, account)
+			}
+		}
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.turn.after = nil; len(all) == takeOverLook {
+		s.turn.after = all[len(all)-1]
+	}
+	return all, nil
+}
+
+// queuingAfter skips from account to account: how many attempts each has does not count.
+func (s *Store) queuingAfter(ctx context.Context, after []byte, limit int) ([][]byte, error) {
+	rows, err := s.db.Query(ctx, `
+		WITH RECURSIVE whose (account, nth) AS (
+			(
+				SELECT q.account, 1
+				FROM   acme_attempt q
+				WHERE  q.account > coalesce($1::bytea, '')
+				ORDER  BY q.account
+				LIMIT  1
+			)
+			UNION  ALL
+			SELECT n.account, w.nth + 1
+			FROM   whose w
+			CROSS  JOIN LATERAL (
+			           SELECT q.account
+			           FROM   acme_attempt q
+			           WHERE  q.account > w.account
+			           ORDER  BY q.account
+			           LIMIT  1
+			       ) n
+			WHERE  w.nth < $2
+		)
+		SELECT account
+		FROM   whose
+		ORDER  BY nth`, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[[]byte])
+}
+
+// Begin implements acme.Store. Whoever takes an attempt over changes its lease, and whoever begins a try its tries, so that of
+// two who believe to have it one is refused.
+func (s *Store) Begin(ctx context.Context, t acme.Task, lease time.Duration) (bool, error) {
+	tag, err := s.db.Exec(ctx, `
+		UPDATE acme_attempt
+		SET    leased_until = clock_timestamp() + $2::interval,
+		       tries = $3
+		WHERE  authorization_id = $1 AND tries <= $3 AND ($4::timestamptz IS NULL OR leased_until = $4)`,
+		t.Authorization.ID.Bytes(), lease, t.Tries, orNull(t.Leased))
+	return tag.RowsAffected() == 1, err
+}
+
 func toTask(row pgx.CollectableRow) (acme.Task, error) {
 	var r authorizationRow
 	var scope string
 	var t acme.Task
-	err := row.Scan(&r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Subdomains, &r.Attempted, &r.AskedAt, &r.Tried, &r.NextAt, &t.Payload, &t.Tries,
+	err := row.Scan(&r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Subdomains, &r.Attempted, &r.AskedAt, &r.Tried, &r.NextAt, &t.Payload, &t.Tries, &t.Leased,
 		&scope, &t.Thumbprint)
 	if err != nil {
 		return acme.Task{}, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -35,6 +36,9 @@ func TestAFailedTryIsDueAgainWhenItsScheduleSays(t *testing.T) {
 	}
 	if again, err := r.TakeOver(t.Context(), at.Add(time.Hour), time.Minute, 10); err != nil || len(again) != 0 {
 		t.Errorf("taken over from who is at it: %v, %v", again, err)
+	}
+	if ours, err := r.Begin(t.Context(), tasks[0], time.Minute); err != nil || !ours {
+		t.Errorf("begun: %v, %v", ours, err)
 	}
 	// A try by whoever did not know of the first counts no less.
 	must(t, r.Retry(t.Context(), r.ask(a.ID, id), 1, acme.Attempt{Problem: failed, Next: at}))
@@ -77,6 +81,61 @@ func TestAccountsTakeTurnsInTheQueue(t *testing.T) {
 	}
 	if len(tasks) != 2 || whose[few.ID] != 1 {
 		t.Errorf("took over %v of many and %v of few", whose[many.ID], whose[few.ID])
+	}
+}
+
+func TestScopesTakeTurnsInTheQueue(t *testing.T) {
+	r := newRig(t)
+	queued := func(a acme.Account, after time.Duration) {
+		t.Helper()
+		ask := r.ask(a.ID, r.order(t, a, "dns:a.demo.test").Authorizations[0].ID)
+		ask.Lease, ask.At = 0, ask.At.Add(after)
+		_, _, err := r.Attempt(t.Context(), ask)
+		must(t, err)
+	}
+	for range 6 {
+		queued(r.account(t), 0)
+	}
+	other := r.accountOf(t, pkitest.Scope("demo/shop"))
+	queued(other, time.Second)
+	tasks, err := r.TakeOver(t.Context(), r.Now().Add(time.Minute), time.Minute, 2)
+	must(t, err)
+	if len(tasks) != 2 || (tasks[0].Scope == other.Scope) == (tasks[1].Scope == other.Scope) {
+		t.Errorf("took over %+v: many accounts of one scope came before another's", tasks)
+	}
+}
+
+func TestWaitingInLineIsNoTryAndLosesTheLease(t *testing.T) {
+	r := newRig(t)
+	a := r.account(t)
+	ask := r.ask(a.ID, r.order(t, a, "dns:a.demo.test").Authorizations[0].ID)
+	ask.Lease = 0
+	_, _, err := r.Attempt(t.Context(), ask)
+	must(t, err)
+	over := func(lease time.Duration) acme.Task {
+		t.Helper()
+		tasks, err := r.TakeOver(t.Context(), r.Now(), lease, 10)
+		must(t, err)
+		if len(tasks) != 1 || tasks[0].Tries != 2 {
+			t.Fatalf("took over %+v", tasks)
+		}
+		return tasks[0]
+	}
+	begun := func(what string, task acme.Task, want bool) {
+		t.Helper()
+		if ours, err := r.Begin(t.Context(), task, time.Minute); err != nil || ours != want {
+			t.Errorf("%s: %v, %v", what, ours, err)
+		}
+	}
+	stale := over(0) // its replica has a long line
+	task := over(0)
+	begun("by who lost it", stale, false)
+	begun("by who has it", task, true)
+	begun("again", task, false)
+	own := acme.Task{Authorization: task.Authorization, Tries: 1}
+	begun("by who recorded it and was slower", own, false)
+	if tasks, err := r.TakeOver(t.Context(), r.Now(), time.Minute, 10); err != nil || len(tasks) != 0 {
+		t.Errorf("taken over from who began: %+v, %v", tasks, err)
 	}
 }
 

@@ -33,6 +33,10 @@ type Store struct {
 	sought *group[*search]
 	finals *group[*examination]
 	weeks  sync.Map // names of partitions that are there
+	turn   struct {
+		sync.Mutex
+		after []byte // the account after which the next pass over the queue begins
+	}
 }
 
 var _ acme.Store = (*Store)(nil)

@@ -36,13 +36,15 @@ func newRig(t *testing.T) *rig {
 	return &rig{h, s}
 }
 
-func (r *rig) account(t *testing.T) acme.Account {
+func (r *rig) account(t *testing.T) acme.Account { return r.accountOf(t, pkitest.Demo) }
+
+func (r *rig) accountOf(t *testing.T, scope identity.Scope) acme.Account {
 	t.Helper()
 	key := pkitest.Key(t).Public()
 	id, err := cert.KeyIDOf(key)
 	must(t, err)
 	a := acme.Account{
-		ID: uid.New(uid.Account, 1, r.Now()), Scope: pkitest.Demo, Key: key, KeyID: id, Thumbprint: "thumb", Contact: []string{"mailto:a@demo.test"},
+		ID: uid.New(uid.Account, 1, r.Now()), Scope: scope, Key: key, KeyID: id, Thumbprint: "thumb", Contact: []string{"mailto:a@demo.test"},
 		TermsAgreed: true, Created: r.Now().UTC().Truncate(time.Microsecond),
 	}
 	got, made, err := r.CreateAccount(t.Context(), a, fact(r, a.ID))
