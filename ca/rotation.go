@@ -90,6 +90,11 @@ func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name s
 		}
 		return had, nil
 	}
+	if a.Fence != nil {
+		if why := a.Fence(); why != nil { // its certificate would be one that the ledger may forget
+			return nil, fmt.Errorf("preparing authority %s: %w: %w", name, ErrFenced, why)
+		}
+	}
 	row := AuthorityRow{Name: name, Purpose: p, Site: a.Site, CreatedAt: fact.At}
 	if err := a.establish(ctx, who, set.keyring, row); err != nil {
 		return nil, fmt.Errorf("preparing authority %s: %w", name, err)

@@ -33,6 +33,22 @@ func refusal(t *testing.T, what string, err error) {
 	}
 }
 
+func TestNoAuthorityIsMadeBehindAFence(t *testing.T) {
+	h := pkitest.New(t)
+	before := len(h.Authorities())
+	why := errors.New("forgetful")
+	h.Fence = func() error { return why }
+	for _, p := range []ca.Purpose{ca.Servers, ca.Root} {
+		if _, err := h.Prepare(t.Context(), platformOperator, p, ""); !errors.Is(err, ca.ErrFenced) || !errors.Is(err, why) {
+			t.Errorf("prepared one for %s: %v, want ErrFenced", p, err)
+		}
+	}
+	must(t, h.Reload(t.Context()))
+	if after := len(h.Authorities()); after != before {
+		t.Errorf("there are %d authorities, and were %d", after, before)
+	}
+}
+
 func TestAnAuthoritysLifeGoesOneWay(t *testing.T) {
 	h := pkitest.New(t)
 	ctx, was := t.Context(), server(t, h, "a.demo.test")
