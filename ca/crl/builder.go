@@ -312,7 +312,7 @@ func (b *Builder) renew(ctx context.Context, a Authority, h *shard) error {
 // read brings h's bodies up to date and says what list they make; changed is false where that is the one there is.
 func (b *Builder) read(ctx context.Context, a Authority, h *shard, now time.Time) (p Publication, changed bool, err error) {
 	p.Standing = h.Standing
-	p.Number, p.Seen = h.Number+1, b.upto
+	p.Number, p.Seen = h.next(now), b.upto
 	if !h.anew(now) {
 		err := b.recall(ctx, a, h)
 		if err == nil {
@@ -329,6 +329,16 @@ func (b *Builder) read(ctx context.Context, a Authority, h *shard, now time.Time
 	p.Seen, err = b.Shards.Ended(ctx, h.Standing, a.oldest(now), h.list.add)
 	h.delta, p.Base, p.BaseAt = newBody(0), p.Number, now
 	return p, true, err
+}
+
+// next returns the number that follows h's. The first of a shard is the milliseconds since 1970: above all that were used for
+// it before its list was withdrawn, or by a ledger that has since been restored from an older state, as no shard publishes a
+// thousand lists a second. So none is used twice (RFC 5280 §5.2.3).
+func (h *shard) next(now time.Time) int64 {
+	if h.Number == 0 {
+		return now.UnixMilli()
+	}
+	return h.Number + 1
 }
 
 // follow splices what is pending into the list and its delta, and reports whether that changed anything.

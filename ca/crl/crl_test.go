@@ -159,6 +159,31 @@ func parsed(t *testing.T, l published, issuer *x509.Certificate) *x509.Revocatio
 	return r
 }
 
+// nth says which list of its shard has a number: the first begins at a whole second, in milliseconds since 1970.
+func nth(number int64) int64 { return number%1000 + 1 }
+
+// What was withdrawn, or forgotten by a ledger restored from a dump, had numbers that are not used again (RFC 5280 §5.2.3).
+func TestAShardThatIsListedAgainTakesNoNumberTwice(t *testing.T) {
+	h := newHouse(t)
+	c := h.issue(t, "dns:a.demo.test")
+	h.run(t)
+	h.revoke(t, c.Serial, cert.Superseded)
+	h.run(t)
+	before := h.list(t, c).Number
+	if _, err := h.DB.Exec(t.Context(), `DELETE FROM crl_piece`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.DB.Exec(t.Context(), `DELETE FROM crl`); err != nil {
+		t.Fatal(err)
+	}
+	h.Advance(time.Minute)
+	h.builder = crl.New(config(h.House, h.Ledger))
+	h.run(t)
+	if after := h.list(t, c).Number; after.Cmp(before) <= 0 {
+		t.Errorf("number %d came after %d", after, before)
+	}
+}
+
 func TestEveryAuthorityHasEmptyListsBeforeItIssues(t *testing.T) {
 	h := newHouse(t)
 	h.run(t)
@@ -167,7 +192,7 @@ func TestEveryAuthorityHasEmptyListsBeforeItIssues(t *testing.T) {
 		for _, e := range []uid.Epoch{crl.Whole, now, now + 1} {
 			l := h.find(t, crl.Shard{Authority: a.ID, Epoch: e})
 			r := parsed(t, l, a.Certificate)
-			if l.Number != 1 || r.Number.Cmp(big.NewInt(1)) != 0 || len(r.RevokedCertificateEntries) != 0 {
+			if nth(l.Number) != 1 || r.Number.Cmp(big.NewInt(l.Number)) != 0 || len(r.RevokedCertificateEntries) != 0 {
 				t.Errorf("%s, epoch %d: number %d, %d entries", a.Name, e, l.Number, len(r.RevokedCertificateEntries))
 			}
 			if life := r.NextUpdate.Sub(h.Now()); life < crl.Life-time.Minute || life > crl.Life {
@@ -203,21 +228,21 @@ func TestNothingIsDueTwice(t *testing.T) {
 	c := h.issue(t, "dns:a.demo.test")
 	h.run(t)
 	h.run(t)
-	if n := h.list(t, c).Number.Int64(); n != 1 {
+	if n := nth(h.list(t, c).Number.Int64()); n != 1 {
 		t.Errorf("number %d after a run with nothing to do", n)
 	}
 	h.revoke(t, c.Serial, cert.Superseded)
 	h.run(t)
-	if n := h.list(t, c).Number.Int64(); n != 2 {
+	if n := nth(h.list(t, c).Number.Int64()); n != 2 {
 		t.Errorf("number %d after a revocation", n)
 	}
 	h.run(t)
-	if n := h.list(t, c).Number.Int64(); n != 2 {
+	if n := nth(h.list(t, c).Number.Int64()); n != 2 {
 		t.Errorf("number %d after another run", n)
 	}
 	h.Advance(crl.Refresh + time.Minute)
 	h.run(t)
-	if r := h.list(t, c); r.Number.Int64() != 3 || len(r.RevokedCertificateEntries) != 1 {
+	if r := h.list(t, c); nth(r.Number.Int64()) != 3 || len(r.RevokedCertificateEntries) != 1 {
 		t.Errorf("number %d with %d entries after the refresh time", r.Number, len(r.RevokedCertificateEntries))
 	}
 }
@@ -232,7 +257,7 @@ func TestOtherShardsStayAsTheyAre(t *testing.T) {
 	changed := 0
 	lists := h.live(t)
 	for _, l := range lists {
-		if l.Number != 1 {
+		if nth(l.Number) != 1 {
 			changed++
 		}
 	}
@@ -259,7 +284,7 @@ func TestConcurrentBuildersPublishEachNumberOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if r := h.list(t, c); r.Number.Int64() != 1 || len(r.RevokedCertificateEntries) != 1 {
+	if r := h.list(t, c); nth(r.Number.Int64()) != 1 || len(r.RevokedCertificateEntries) != 1 {
 		t.Errorf("number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
 	}
 }
@@ -300,7 +325,7 @@ func TestALostPublicationIsMadeAgain(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			h.run(t)
-			if r := h.list(t, c); r.Number.Int64() != row.number || len(r.RevokedCertificateEntries) != 1 {
+			if r := h.list(t, c); nth(r.Number.Int64()) != row.number || len(r.RevokedCertificateEntries) != 1 {
 				t.Errorf("number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
 			}
 		})
@@ -313,9 +338,9 @@ func TestPublishRefusesAShardThatMovedOn(t *testing.T) {
 	h.run(t)
 	l := h.find(t, crl.Shard{Authority: h.Authorities()[0].ID, Epoch: uid.EpochOf(h.Now())})
 	for name, row := range map[string]struct{ number, previous int64 }{
-		"a first list where there is one": {1, 0},
-		"the same number again":           {2, 2},
-		"a number from the future":        {8, 7},
+		"a first list where there is one": {l.Number, 0},
+		"the same number again":           {l.Number + 1, l.Number + 1},
+		"a number from the future":        {l.Number + 7, l.Number + 6},
 	} {
 		again := crl.Publication{Standing: l.Standing, Previous: row.previous, Term: term, At: h.Now(), DER: l.DER}
 		again.Number = row.number
@@ -329,7 +354,7 @@ func TestPublishRefusesAShardThatMovedOn(t *testing.T) {
 	if err := h.Ledger.Publish(t.Context(), absent); !errors.Is(err, crl.ErrStale) {
 		t.Errorf("a list after one that is not there: got %v", err)
 	}
-	if again := h.find(t, l.Shard); again.Number != 1 || !bytes.Equal(again.DER, l.DER) {
+	if again := h.find(t, l.Shard); again.Number != l.Number || !bytes.Equal(again.DER, l.DER) {
 		t.Error("a refused list left something behind")
 	}
 }
@@ -345,7 +370,7 @@ func TestASignerThatLostItsDutyPublishesNothing(t *testing.T) {
 			t.Errorf("term %d: got %v", other, err)
 		}
 	}
-	if r := h.list(t, c); r.Number.Int64() != 1 {
+	if r := h.list(t, c); nth(r.Number.Int64()) != 1 {
 		t.Errorf("number %d", r.Number)
 	}
 }
@@ -369,7 +394,7 @@ func TestAnOpenTransactionMakesNothingDue(t *testing.T) {
 	for range 3 {
 		h.run(t)
 	}
-	if r := h.list(t, early); r.Number.Int64() != 2 || len(r.RevokedCertificateEntries) != 1 {
+	if r := h.list(t, early); nth(r.Number.Int64()) != 2 || len(r.RevokedCertificateEntries) != 1 {
 		t.Errorf("while it is open: number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
 	}
 	if err := tx.Commit(t.Context()); err != nil {
@@ -378,7 +403,7 @@ func TestAnOpenTransactionMakesNothingDue(t *testing.T) {
 	for range 3 {
 		h.run(t)
 	}
-	if r := h.list(t, early); r.Number.Int64() != 3 || len(r.RevokedCertificateEntries) != 2 {
+	if r := h.list(t, early); nth(r.Number.Int64()) != 3 || len(r.RevokedCertificateEntries) != 2 {
 		t.Errorf("when it has ended: number %d, %d entries", r.Number, len(r.RevokedCertificateEntries))
 	}
 }
@@ -395,7 +420,7 @@ func TestASuccessorGoesOn(t *testing.T) {
 		h.builder = crl.New(config(h.House, h.Ledger))
 		h.run(t)
 		h.run(t)
-		if r := h.list(t, c); r.Number.Int64() != int64(i+1) || len(r.RevokedCertificateEntries) != i+1 {
+		if r := h.list(t, c); nth(r.Number.Int64()) != int64(i+1) || len(r.RevokedCertificateEntries) != i+1 {
 			t.Errorf("number %d, %d entries after %d", r.Number, len(r.RevokedCertificateEntries), i+1)
 		}
 	}
@@ -748,7 +773,7 @@ func TestReceiptsNameTheFirstThatTold(t *testing.T) {
 			t.Fatalf("%v, %v", got, err)
 		}
 		for j, want := range []uid.Epoch{s.Epoch(), crl.Whole} {
-			if r := got[j]; r.List == nil || r.List.Epoch != want || r.List.Number != int64(2+i) || r.Site != 1 || h.Now().Sub(r.At) > time.Minute {
+			if r := got[j]; r.List == nil || r.List.Epoch != want || nth(r.List.Number) != int64(2+i) || r.Site != 1 || h.Now().Sub(r.At) > time.Minute {
 				t.Errorf("%d: %+v", i, r)
 			}
 		}
