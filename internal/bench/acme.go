@@ -126,16 +126,11 @@ func (a *account) sign(to string, payload any) ([]byte, error) {
 		}
 		said = b64(text)
 	}
-	digest := sha256.Sum256([]byte(protected + "." + said))
-	r, s, err := ecdsa.Sign(rand.Reader, a.key, digest[:])
+	sig, err := signES256(a.key, protected+"."+said)
 	if err != nil {
 		return nil, err
 	}
-	const half = 32
-	var sig [2 * half]byte
-	r.FillBytes(sig[:half])
-	s.FillBytes(sig[half:])
-	return []byte(`{"protected":"` + protected + `","payload":"` + said + `","signature":"` + b64(sig[:]) + `"}`), nil
+	return []byte(`{"protected":"` + protected + `","payload":"` + said + `","signature":"` + sig + `"}`), nil
 }
 
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

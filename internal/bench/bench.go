@@ -26,6 +26,7 @@ type bench struct {
 	dir     string // temporary
 	self    string // this program
 	program string // segl
+	peer    string // step-ca; empty: it could not be built
 	units   []time.Duration
 	page    page
 }
@@ -47,17 +48,20 @@ func newBench(o options, out io.Writer) (*bench, error) {
 
 // run measures everything and tells it.
 func (b *bench) run(ctx context.Context) error {
-	b.page.begin()
 	if b.program == "" {
 		var err error
 		if b.program, err = buildSegl(ctx, b.dir); err != nil {
 			return err
 		}
 	}
+	if b.wantsPeer() {
+		b.buildPeer(ctx)
+	}
+	b.page.begin()
 	if err := b.unit(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{b.measureFloors, b.measureSegl, b.measureStart} {
+	for _, step := range []func(context.Context) error{b.measureFloors, b.measureSegl, b.measureLarge, b.measureStart} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -157,8 +161,11 @@ func (b *bench) measureSegl(ctx context.Context) (err error) {
 		}
 	}
 	resident, err := residentOf(s.pid)
+	if err != nil {
+		return err
+	}
 	b.page.figure("RAM of segl after all of it", megabytes(resident), "", "")
-	return err
+	return b.measurePeer(ctx, at)
 }
 
 // measureStart starts segl again in the same directory.

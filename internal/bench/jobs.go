@@ -28,8 +28,10 @@ func (s spec) prepare() (*job, error) {
 		return s.ocsp()
 	case kindCRL:
 		return s.crl()
-	case kindACME, kindACMEAgain, kindACMEMany:
+	case kindACME, kindACMEAgain, kindACMEMany, kindPeerOrder:
 		return s.acme()
+	case kindPeerSign:
+		return s.sign()
 	}
 	return nil, fmt.Errorf("kind %q: not known", s.Kind)
 }
@@ -50,6 +52,8 @@ const (
 	kindACME      = "acme"
 	kindACMEAgain = "acme-again" // of a name that the account has proved
 	kindACMEMany  = "acme-many"  // of a hundred names
+	kindPeerSign  = "peer-sign"  // step-ca's
+	kindPeerOrder = "peer-order" // step-ca's
 )
 
 // replay returns a job that sends the requests in turn, each worker on a connection of its own, and takes want for an

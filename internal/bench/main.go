@@ -31,6 +31,7 @@ type options struct {
 	page     string
 	program  string
 	profiles string
+	large    int
 }
 
 func main() {
@@ -81,12 +82,16 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.page, "o", "", "page to write (default docs/performance.md, when everything is measured)")
 	f.StringVar(&o.program, "segl", "", "measure this program instead of building one")
 	f.StringVar(&o.profiles, "profiles", "", "directory for a CPU profile of segl during each operation")
+	f.IntVar(&o.large, "large", 1_000_000, "certificates of the large ledger, 0 for none; a million take two minutes and 1 GB")
 	if err := f.Parse(args); err != nil {
 		return o, flag.ErrHelp
 	}
 	const fewest = 200
 	if o.ops < fewest || f.NArg() > 0 {
 		return o, fmt.Errorf("reading flags: want at least %d operations, and no arguments", fewest)
+	}
+	if o.large != 0 && o.large < fewest*largeWeeks {
+		return o, fmt.Errorf("reading flag -large: want 0, or at least %d", fewest*largeWeeks)
 	}
 	if only == "" && o.page == "" {
 		o.page = "docs/performance.md"

@@ -17,11 +17,12 @@ import (
 
 // A subject is a running server, and what loads need to know of it.
 type subject struct {
-	pid   int
-	env   map[string]string
-	db    *pgx.Conn // nil: it has none
-	stock string
-	port  int
+	pid      int
+	postgres int // process that Postgres runs below; 0: the server itself
+	env      map[string]string
+	db       *pgx.Conn // nil: it has none
+	stock    string
+	port     int
 }
 
 func (b *bench) spec(at subject, op operation) spec {
@@ -47,11 +48,11 @@ func (b *bench) measure(ctx context.Context, at subject, op operation) error {
 		if b.opts.profiles != "" && at.env["SEGL_PRIVATE_URL"] != "" {
 			go b.profile(ctx, at, op)
 		}
-		began, err = usageOf(at.pid)
+		began, err = at.usage()
 		return err
 	})
 	if err == nil {
-		ended, err = usageOf(at.pid)
+		ended, err = at.usage()
 	}
 	if err != nil {
 		return fmt.Errorf("measuring %s: %w", op.name, err)
@@ -122,6 +123,16 @@ func steer(in io.Writer, out *bufio.Reader, s spec, begin func() error) (outcome
 		return outcome{}, fmt.Errorf("reading what a load saw: %w", err)
 	}
 	return o, nil
+}
+
+// usage is the CPU of the server and of its Postgres.
+func (at subject) usage() (usage, error) {
+	own, err := usageOf(at.pid)
+	if err != nil || at.postgres == 0 {
+		return own, err
+	}
+	other, err := usageOf(at.postgres)
+	return usage{server: own.total(), below: other.below}, err
 }
 
 // octets is the size of the database, dead rows aside.

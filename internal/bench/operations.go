@@ -10,6 +10,8 @@ type operation struct {
 	goal  float64 // S it is meant to come down to
 	grows bool    // whether it writes to the database
 	asks  bool    // about certificates that were issued before
+
+	beside string // of another's server: the kind of ours it is compared with
 }
 
 // operations returns the rows, in the order they run: what is asked about has been issued before.

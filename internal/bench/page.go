@@ -36,6 +36,14 @@ func (r row) warmed() int {
 	return r.warm
 }
 
+func (r row) measured() bool { return r.Absent == "" && r.Done > 0 }
+
+// rate is operations a second.
+func (r row) rate() float64 { return float64(r.Done) / r.Elapsed.Seconds() }
+
+// cpu is what one operation took of the processors.
+func (r row) cpu() float64 { return float64(r.used.total()) / float64(r.Done) }
+
 // A figure is a measured thing that is no operation.
 type figure struct{ Name, Value, Bar, Verdict string }
 
@@ -99,37 +107,42 @@ func (p *page) describe(ctx context.Context, db *pgx.Conn) error {
 // A line is a row as it is told.
 type line struct{ Name, Cost, Server, Database, Bar, Goal, Rate, P50, P95, P99, Stored, Note string }
 
-// Lines are the rows, with their costs in S.
+// Lines are our rows, with their costs in S.
 func (p *page) Lines() []line {
 	var lines []line
 	for _, r := range p.rows {
-		l := line{Name: r.name, Bar: limit(r.bar), Goal: limit(r.goal)}
-		if r.Absent != "" || r.Done == 0 {
-			l.Note = "not measured: " + r.Absent
-			lines = append(lines, l)
-			continue
+		if r.beside == "" {
+			lines = append(lines, p.line(r))
 		}
-		each := func(d time.Duration) float64 { return float64(d) / float64(r.Done) / float64(p.Unit) }
-		cost := each(r.used.total())
-		l.Cost, l.Server = amount(cost), amount(each(r.used.server))
-		if r.used.below > 0 {
-			l.Database = amount(each(r.used.below))
-		}
-		l.Bar, l.Goal = judged(cost, r.bar), judged(cost, r.goal)
-		l.Rate = fmt.Sprintf("%.0f", float64(r.Done)/r.Elapsed.Seconds())
-		l.P50, l.P95, l.P99 = millis(r.P50), millis(r.P95), millis(r.P99)
-		if r.grows {
-			l.Stored = fmt.Sprintf("%.0f", r.stored)
-		}
-		if r.Requests > 0 {
-			l.Note = fmt.Sprintf("%.1f requests each", r.Requests)
-		}
-		if r.Octets > 0 {
-			l.Note = fmt.Sprintf("a list of %d octets", r.Octets)
-		}
-		lines = append(lines, l)
 	}
 	return lines
+}
+
+func (p *page) line(r row) line {
+	l := line{Name: r.name, Bar: limit(r.bar), Goal: limit(r.goal)}
+	if !r.measured() {
+		l.Note = "not measured: " + r.Absent
+		return l
+	}
+	each := func(d time.Duration) float64 { return float64(d) / float64(r.Done) / float64(p.Unit) }
+	cost := each(r.used.total())
+	l.Cost, l.Server = amount(cost), amount(each(r.used.server))
+	if r.used.below > 0 {
+		l.Database = amount(each(r.used.below))
+	}
+	l.Bar, l.Goal = judged(cost, r.bar), judged(cost, r.goal)
+	l.Rate = fmt.Sprintf("%.0f", r.rate())
+	l.P50, l.P95, l.P99 = millis(r.P50), millis(r.P95), millis(r.P99)
+	if r.grows {
+		l.Stored = fmt.Sprintf("%.0f", r.stored)
+	}
+	if r.Requests > 0 {
+		l.Note = fmt.Sprintf("%.1f requests each", r.Requests)
+	}
+	if r.Octets > 0 {
+		l.Note = fmt.Sprintf("a list of %d octets", r.Octets)
+	}
+	return l
 }
 
 func limit(s float64) string {
@@ -170,6 +183,11 @@ func (p *page) print(out io.Writer) error {
 	for _, l := range p.Lines() {
 		fmt.Fprintln(w, strings.Join([]string{ //nolint:errcheck // Flush says
 			l.Name, l.Cost, l.Server, l.Database, l.Bar, l.Goal, l.Rate, l.P50, l.P95, l.P99, l.Stored, l.Note,
+		}, "\t"))
+	}
+	for _, l := range p.Peers() {
+		fmt.Fprintln(w, strings.Join([]string{ //nolint:errcheck // Flush says
+			l.Name, l.Cost, l.Server, l.Database, "CPU " + l.CPU, "rate " + l.Rates, l.Rate, l.P50, l.P95, l.P99, l.Stored, l.Note,
 		}, "\t"))
 	}
 	fmt.Fprintln(w) //nolint:errcheck // Flush says

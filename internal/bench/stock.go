@@ -24,6 +24,7 @@ import (
 // An order is a written request for a certificate, with the key that it is for.
 type order struct {
 	key  *ecdsa.PrivateKey
+	name string // of a host; a workload has none
 	csr  []byte
 	body []byte // JSON
 }
@@ -54,12 +55,13 @@ func makeOrder(i int, profile string) (order, error) {
 	}
 	said := map[string]string{"profile": profile}
 	var tmpl x509.CertificateRequest
+	o := order{key: key}
 	if name := fmt.Sprintf("b%06d", i); profile == "workload" {
 		said["workload"] = name
 	} else {
-		tmpl = x509.CertificateRequest{Subject: pkix.Name{}, DNSNames: []string{name + ".demo.test"}}
+		o.name = name + ".demo.test"
+		tmpl = x509.CertificateRequest{Subject: pkix.Name{}, DNSNames: []string{o.name}}
 	}
-	o := order{key: key}
 	if o.csr, err = x509.CreateCertificateRequest(rand.Reader, &tmpl, key); err != nil {
 		return order{}, err
 	}

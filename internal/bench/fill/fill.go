@@ -146,11 +146,11 @@ func (w week) record(i int, at time.Time) (ca.Record, Sample, error) {
 		return ca.Record{}, Sample{}, err
 	}
 	names := []cert.Name{id, host}
-	if i%popular == 0 {
-		names = append(names, Popular)
-	}
 	if i%2 == 0 { // half have one name, as most have
 		names = []cert.Name{host}
+	}
+	if i%popular == 0 {
+		names = append(names, Popular)
 	}
 	spki := key()
 	v := tbs.Values{Serial: cert.NewSerial(w.Site, at), NotBefore: at, NotAfter: at.Add(life), SPKI: spki, Names: names}

@@ -14,11 +14,18 @@ import (
 type Timing struct {
 	Kind          string
 	P50, P99, Max time.Duration
+	// Growth is how much longer the later half of a list's pages took than the earlier half: 1 where a page takes the same time
+	// wherever it is. 0: these are no pages.
+	Growth float64
 }
 
 // String is for people.
 func (t Timing) String() string {
-	return fmt.Sprintf("%-32s p50 %6.2f ms, p99 %6.2f ms, most %6.2f ms", t.Kind, ms(t.P50), ms(t.P99), ms(t.Max))
+	s := fmt.Sprintf("%-32s p50 %6.2f ms, p99 %6.2f ms, most %6.2f ms", t.Kind, ms(t.P50), ms(t.P99), ms(t.Max))
+	if t.Growth > 0 {
+		s += fmt.Sprintf(", later pages %.2f times the earlier", t.Growth)
+	}
+	return s
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -96,6 +103,9 @@ func (p Plan) pages(ctx context.Context, kind string, q ca.Query) (Timing, error
 		if err != nil {
 			return Timing{}, err
 		}
+		if len(page.Records) == 0 {
+			return Timing{}, fmt.Errorf("%s: page %d holds nothing", kind, len(all))
+		}
 		if !page.More {
 			break
 		}
@@ -104,11 +114,18 @@ func (p Plan) pages(ctx context.Context, kind string, q ca.Query) (Timing, error
 		}
 		last, q.After = page.Next.Serial, page.Next
 	}
-	return timing(kind, all), nil
+	half := len(all) / 2 //nolint:mnd // the first page's plans are not counted
+	var growth float64
+	if half > 1 {
+		growth = float64(timing(kind, all[half:]).P50) / float64(timing(kind, all[1:half]).P50)
+	}
+	t := timing(kind, all)
+	t.Growth = growth
+	return t, nil
 }
 
 func timing(kind string, all []time.Duration) Timing {
-	slices.Sort(all)
+	all = slices.Sorted(slices.Values(all))
 	const hundred = 100
-	return Timing{kind, all[len(all)/2], all[min(len(all)-1, len(all)*99/hundred)], all[len(all)-1]}
+	return Timing{Kind: kind, P50: all[len(all)/2], P99: all[min(len(all)-1, len(all)*99/hundred)], Max: all[len(all)-1]}
 }
