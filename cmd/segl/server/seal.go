@@ -248,7 +248,8 @@ func (s *Server) compareKept(ctx context.Context) error {
 	return p.store.Raise(ctx, why, s.now())
 }
 
-// keep writes the newest checkpoint to its file, never behind a fence: what the file has is the evidence.
+// keep writes the newest checkpoint to its file, never behind a fence: what the file has is the evidence. Nor over one that the
+// tree does not extend: the database has gone back under a living server, and that raises the fence.
 func (s *Server) keep(ctx context.Context) error {
 	p := s.seals
 	if p.file == "" || s.fence.Fenced() != nil {
@@ -262,6 +263,15 @@ func (s *Server) keep(ctx context.Context) error {
 	defer p.mu.Unlock()
 	if head.Checkpoint == p.kept || head.Checkpoint == "" {
 		return nil
+	}
+	if p.kept != "" {
+		why, err := seal.Forgot(ctx, p.store, p.log, p.kept)
+		if err != nil {
+			return fmt.Errorf("comparing the ledger with the checkpoint that was kept: %w", err)
+		}
+		if why != "" {
+			return errors.Join(p.store.Raise(ctx, why, s.now()), s.readFence(ctx, p.store))
+		}
 	}
 	temporary := filepath.Join(filepath.Dir(p.file), "."+filepath.Base(p.file)+".new")
 	if err := os.WriteFile(temporary, []byte(head.Checkpoint), 0o600); err != nil {
