@@ -88,7 +88,7 @@ func (s *Server) reloadAuthorities(ctx context.Context) error {
 		return err
 	}
 	s.trust()
-	wake(s.revoked) // one may have no list yet
+	wake(s.revoked)                        // one may have no list yet
 	return s.status.responder.RunOnce(ctx) // enrols where there is no delegate: preparing one has reloaded already
 }
 
