@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
@@ -53,7 +54,8 @@ type Stars interface {
 	BeginStar(ctx context.Context, st Star) (Star, error)
 	// Star returns one, or ErrNotFound.
 	Star(ctx context.Context, order uid.UID) (Star, error)
-	// DueStars returns those whose next term was due before a time, at most limit, the longest due first.
+	// DueStars returns those whose next term was due before a time, at most limit. Scopes take turns; of each, the longest due
+	// comes first.
 	DueStars(ctx context.Context, before time.Time, limit int) ([]Star, error)
 	// AdvanceStar says which term is next, and when (zero: none is), unless st changed meanwhile.
 	AdvanceStar(ctx context.Context, st Star, term int, next time.Time) error
@@ -286,6 +288,13 @@ const renewAgain = time.Minute
 // starsKept is how long an order that ended is remembered, so that its URL says what became of it.
 const starsKept = 30 * 24 * time.Hour
 
+// Bounds of a pass. One scope's orders, whose names' owners may take long to ask, have a few goroutines and no others wait for
+// them; what is not begun in time waits for the next pass, which sees who is due by then.
+const (
+	renewalsOfScope = 4
+	renewalPass     = 10 * time.Second
+)
+
 // RenewStars issues the next certificates of orders that renew themselves. It is a duty's work.
 func (s *Server) RenewStars(ctx context.Context) error {
 	const limit = 100
@@ -293,17 +302,55 @@ func (s *Server) RenewStars(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for orders to renew: %w", err)
 	}
-	var failed []error
-	for _, st := range due {
-		if err := s.renewStar(ctx, st); err != nil { // others need not wait for it
-			err = errors.Join(err, s.Store.AdvanceStar(ctx, st, st.Term, s.Now().Add(renewAgain)))
-			failed = append(failed, fmt.Errorf("renewing order %s: %w", st.Order, err))
-		}
-	}
+	failed := s.renewAll(ctx, due)
 	if err := s.Store.SweepStars(ctx, s.Now().Add(-starsKept)); err != nil {
 		failed = append(failed, fmt.Errorf("sweeping orders that renewed themselves: %w", err))
 	}
 	return errors.Join(failed...)
+}
+
+// renewAll renews some of each scope's at once, and returns what failed.
+func (s *Server) renewAll(ctx context.Context, due []Star) (failed []error) {
+	beginning, stop := context.WithTimeout(ctx, renewalPass)
+	defer stop()
+	scopes := make(map[identity.Scope]chan Star)
+	for _, st := range due {
+		if scopes[st.Scope] == nil {
+			scopes[st.Scope] = make(chan Star, len(due))
+		}
+		scopes[st.Scope] <- st
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards failed
+	for _, turns := range scopes {
+		close(turns)
+		for range min(renewalsOfScope, len(turns)) {
+			all.Go(func() {
+				for st := range turns {
+					if beginning.Err() != nil {
+						return
+					}
+					if err := s.tryStar(ctx, st); err != nil {
+						mu.Lock()
+						failed = append(failed, err)
+						mu.Unlock()
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	return failed
+}
+
+// tryStar renews st, or lets others come first for a while.
+func (s *Server) tryStar(ctx context.Context, st Star) error {
+	err := s.renewStar(ctx, st)
+	if err == nil {
+		return nil
+	}
+	err = errors.Join(err, s.Store.AdvanceStar(ctx, st, st.Term, s.Now().Add(renewAgain)))
+	return fmt.Errorf("renewing order %s: %w", st.Order, err)
 }
 
 func (s *Server) renewStar(ctx context.Context, st Star) error {
@@ -336,6 +383,20 @@ func (s *Server) renewStar(ctx context.Context, st Star) error {
 	}
 	if to.Sub(from) < ca.MinLife {
 		return s.Store.AdvanceStar(ctx, st, n+1, st.next(n))
+	}
+	return s.issueTerm(ctx, st, n, from, to)
+}
+
+// issueTerm issues term n of st, unless st was canceled or renewed since it was read: owners may have been asked for long.
+func (s *Server) issueTerm(ctx context.Context, st Star, n int, from, to time.Time) error {
+	now, err := s.Store.Star(ctx, st.Order)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case now.Next.IsZero() || now.Term != st.Term:
+		return nil
 	}
 	key, err := x509.ParsePKIXPublicKey(st.SPKI)
 	if err != nil {

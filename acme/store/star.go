@@ -84,8 +84,13 @@ func (s *Store) Star(ctx context.Context, order uid.UID) (acme.Star, error) {
 // DueStars implements acme.Stars.
 func (s *Store) DueStars(ctx context.Context, before time.Time, limit int) ([]acme.Star, error) {
 	rows, err := s.db.Query(ctx, selectStar+`
-		WHERE  r.next_at < $1
-		ORDER  BY r.next_at
+		JOIN   (
+		           SELECT d.order_id, row_number() OVER (PARTITION BY u.scope ORDER BY d.next_at) AS turn
+		           FROM   acme_star d
+		           JOIN   acme_account u ON u.id = d.account
+		           WHERE  d.next_at < $1
+		       ) t ON t.order_id = r.order_id
+		ORDER  BY t.turn, r.next_at
 		LIMIT  $2`, before, limit)
 	if err != nil {
 		return nil, err
