@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,17 @@ const (
 // and asks for those that were proved by a name above them (RFC 9444), whose owner was asked about that one only. A refusal
 // is a fact, and leaves the order as it is: the owner may change the record.
 func (s *Server) permit(ctx context.Context, h Holder, o Order) error {
+	return s.permitBy(ctx, h, o, func(i int) []Method {
+		a, n := o.Authorizations[i], o.Names[i]
+		if n.Kind() == cert.Device || a.Validation == nil || s.permitted(a, n) {
+			return nil
+		}
+		return []Method{a.Validation.Method}
+	})
+}
+
+// permitBy asks for those of o's names that have methods, whether their owners permit one of them.
+func (s *Server) permitBy(ctx context.Context, h Holder, o Order, methods func(i int) []Method) error {
 	if s.Permission == nil {
 		return nil
 	}
@@ -39,15 +51,16 @@ func (s *Server) permit(ctx context.Context, h Holder, o Order) error {
 	defer cancel()
 	var all sync.WaitGroup
 	slots := make(chan struct{}, permitsAtOnce)
-	found := make([]*Problem, len(o.Authorizations))
-	for i, a := range o.Authorizations {
-		if o.Names[i].Kind() == cert.Device || a.Validation == nil || s.permitted(a, o.Names[i]) {
+	found := make([]*Problem, len(o.Names))
+	for i, n := range o.Names {
+		some := methods(i)
+		if len(some) == 0 {
 			continue
 		}
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			found[i] = s.Permission.Permit(ctx, Check{Scope: o.Scope, Account: s.accountURL(o.Account, o.Scope), Name: o.Names[i], Method: a.Validation.Method})
+			found[i] = s.permitAny(ctx, Check{Scope: o.Scope, Account: s.accountURL(o.Account, o.Scope), Name: n}, some)
 		})
 	}
 	all.Wait()
@@ -69,6 +82,16 @@ func (s *Server) permit(ctx context.Context, h Holder, o Order) error {
 		return fmt.Errorf("recording that order %s is not permitted: %w", o.ID, err)
 	}
 	return gather(refused)
+}
+
+// permitAny asks for one method after the other until one is permitted. What cannot be found out by one is not asked again.
+func (s *Server) permitAny(ctx context.Context, c Check, methods []Method) (p *Problem) {
+	for _, c.Method = range methods {
+		if p = s.Permission.Permit(ctx, c); p == nil || p.Type != CAA {
+			break
+		}
+	}
+	return p
 }
 
 // permitted reports whether a's validation asked for permission to issue for n, not too long ago. One that needed no proof
@@ -105,16 +128,27 @@ func (s *Server) permitLate(ctx context.Context, h Holder, o Order) (bool, error
 }
 
 // permitTerm asks for an order that renews itself: each of its certificates is issued anew. It returns the problem of an owner
-// who forbids; what could not be found out is an error, and the term is late.
+// who forbids; what could not be found out is an error, and the term is late. An order whose rows have left with their week no
+// longer says by which method each name was proved: then one that could prove it must be permitted.
 func (s *Server) permitTerm(ctx context.Context, st Star) (*Problem, error) {
 	if s.Permission == nil {
 		return nil, nil //nolint:nilnil // nothing forbids it
 	}
+	h := Holder{Account: Account{ID: st.Account, Scope: st.Scope}}
 	o, err := s.Store.Order(ctx, st.Order)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		err = s.permitBy(ctx, h, Order{ID: st.Order, Account: st.Account, Scope: st.Scope, Names: st.Names}, func(i int) []Method {
+			if st.Names[i].Kind() == cert.Device {
+				return nil
+			}
+			return slices.DeleteFunc(MethodsFor(st.Names[i]), func(m Method) bool { return !s.Offers(m) })
+		})
+	case err != nil:
 		return nil, fmt.Errorf("reading order %s: %w", st.Order, err)
+	default:
+		err = s.permit(ctx, h, o)
 	}
-	err = s.permit(ctx, Holder{Account: Account{ID: st.Account, Scope: st.Scope}}, o)
 	if p, no := forbidden(err); no {
 		return p, nil
 	}
