@@ -38,7 +38,8 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	if p != nil {
 		return Order{}, p
 	}
-	o := s.makeOrder(h, list)
+	now := s.Now().UTC()
+	o := s.makeOrder(h, list, now)
 	approved, err := s.extend(ctx, h, ask, &o)
 	if err != nil {
 		return Order{}, err
@@ -46,7 +47,7 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	for _, i := range approved { // what needs no proof is proved by nothing else: it would prove that for others
 		delete(above, o.Names[i])
 	}
-	if err := s.rest(ctx, h, &o, above); err != nil {
+	if err := s.rest(ctx, h, &o, above, now); err != nil {
 		return Order{}, err
 	}
 	if err := s.Store.CreateOrder(ctx, o); err != nil {
@@ -57,8 +58,7 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	return o, err
 }
 
-func (s *Server) makeOrder(h Holder, list []cert.Name) Order {
-	now := s.Now().UTC()
+func (s *Server) makeOrder(h Holder, list []cert.Name, now time.Time) Order {
 	o := Order{ID: uid.New(uid.Order, s.Site, now), Account: h.ID, Scope: h.Scope, Names: list, Expires: now.Add(orderLife)}
 	for _, n := range list {
 		o.Authorizations = append(o.Authorizations, s.makeAuthorization(h, n, now))

@@ -122,9 +122,8 @@ func (s *Server) proofs(ctx context.Context, account uid.UID, names []cert.Name,
 }
 
 // rest lets o rest on authorizations that its account has already, and on those of the domains above that it is to be proved by
-// (RFC 9444 §4.3), rather than on fresh ones. It ends no later than they do.
-func (s *Server) rest(ctx context.Context, h Holder, o *Order, above map[cert.Name]cert.Name) error {
-	now := s.Now().UTC()
+// (RFC 9444 §4.3), rather than on fresh ones, which are made at now as o was. It ends no later than they do.
+func (s *Server) rest(ctx context.Context, h Holder, o *Order, above map[cert.Name]cert.Name, now time.Time) error {
 	found, err := s.proofs(ctx, h.ID, o.Names, now.Add(reuseMargin))
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"codeberg.org/dataverket/segl/acme"
 )
@@ -44,5 +46,22 @@ func TestAnApprovedNameProvesNoOtherBelowADomainAboveIt(t *testing.T) {
 	// The approved name by itself goes on as before, and asks for no proof of the domain above.
 	if o := a.post(t, r.at("new-order"), below("a.demo.test")).json(t); o["status"] != "ready" {
 		t.Errorf("an order for the approved name: %v", o)
+	}
+}
+
+func TestAnOrderAndWhatItRestsOnAreOfOneSecond(t *testing.T) {
+	var ticks atomic.Int64 // every look at the clock finds it another second on
+	_, r := newSite(t, options{idle: true, config: func(c *acme.Config) {
+		now := c.Now
+		c.Now = func() time.Time { return now().Add(time.Duration(ticks.Add(1)) * time.Second) }
+	}})
+	a := r.register(t)
+	res := a.post(t, r.at("new-order"), below("a.demo.test", "b.demo.test"))
+	url := res.header.Get("Location")
+	if z := authorizations(res.json(t)); len(z) != 1 || !uidOf(t, z[0]).Time().Equal(uidOf(t, url).Time()) {
+		t.Errorf("an order of %s rests on %v", uidOf(t, url).Time(), z)
+	}
+	if got := a.post(t, url, ""); got.status != http.StatusOK {
+		t.Errorf("reading it: %d %s", got.status, got.body)
 	}
 }

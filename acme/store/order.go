@@ -274,7 +274,7 @@ func queueOrder(b *pgx.Batch, id uid.UID) {
 		ORDER  BY n.position`,
 		id.Bytes(),
 		uid.Floor(uid.Authorization, id.Site(), at.Add(-oldestAuthorization)).Bytes(),
-		uid.Floor(uid.Authorization, id.Site(), at.Add(time.Second)).Bytes())
+		uid.Floor(uid.Authorization, id.Site(), at.Add(clockSpread)).Bytes()) // another replica may have made them, whose clock is ahead
 }
 
 func readOrder(results pgx.BatchResults) (acme.Order, error) {
