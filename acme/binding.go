@@ -304,6 +304,18 @@ func (s *Server) key(ctx context.Context, h Holder) (Binding, error) {
 	return b, nil
 }
 
+// approvalStands refuses an order of h that was spared a proof by an external account key that has been revoked since. What a
+// challenge proved stands without it.
+func (s *Server) approvalStands(ctx context.Context, h Holder, o Order) error {
+	for _, a := range o.Authorizations {
+		if a.Validation != nil && a.Validation.Method == PreApproved {
+			_, err := s.key(ctx, h)
+			return err
+		}
+	}
+	return nil
+}
+
 // within refuses names that b does not let its accounts order.
 func (s *Server) within(ctx context.Context, h Holder, b Binding, o Order) error {
 	if b.Names == nil {

@@ -41,6 +41,9 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	if err := s.offered(ctx, o); err != nil {
 		return Order{}, err
 	}
+	if err := s.approvalStands(ctx, h, o); err != nil {
+		return Order{}, err
+	}
 	if err := s.permit(ctx, h, o); err != nil {
 		return Order{}, err
 	}
@@ -308,23 +311,36 @@ func (s *Server) Recover(ctx context.Context) error {
 		return fmt.Errorf("looking for orders without a certificate: %w", err)
 	}
 	for _, o := range orders {
-		if o.Orphan {
-			if _, err := s.fail(ctx, o, deactivated()); err != nil {
-				return err
-			}
-			continue
-		}
-		h := Holder{Account: Account{ID: o.Account, Scope: o.Scope}}
-		if ok, err := s.permitLate(ctx, h, o); err != nil {
-			return err
-		} else if !ok {
-			continue
-		}
-		if err := s.issue(ctx, h.Caller(), o); err != nil {
+		if err := s.issueLate(ctx, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// issueLate issues an order that was finalized and not issued at once, if nothing has come to stand against it since.
+func (s *Server) issueLate(ctx context.Context, o Order) error {
+	if o.Orphan {
+		_, err := s.fail(ctx, o, deactivated())
+		return err
+	}
+	a, err := s.Store.Account(ctx, o.Account)
+	if err != nil {
+		return fmt.Errorf("reading account %s: %w", o.Account, err)
+	}
+	h := Holder{Account: a}
+	err = s.approvalStands(ctx, h, o)
+	if p, ok := errors.AsType[*Problem](err); ok {
+		_, err = s.fail(ctx, o, p)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if ok, err := s.permitLate(ctx, h, o); err != nil || !ok {
+		return err
+	}
+	return s.issue(ctx, h.Caller(), o)
 }
 
 // Sweep removes what is of no use any more. It is a duty's work.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/acme"
+	"codeberg.org/dataverket/segl/internal/pkitest"
 )
 
 // below is an order for names of which each is to be proved by the domain demo.test above it (RFC 9444 §4.3).
@@ -63,5 +64,32 @@ func TestAnOrderAndWhatItRestsOnAreOfOneSecond(t *testing.T) {
 	}
 	if got := a.post(t, url, ""); got.status != http.StatusOK {
 		t.Errorf("reading it: %d %s", got.status, got.body)
+	}
+}
+
+func TestAnOrderApprovedByAKeyEndsWithIt(t *testing.T) {
+	s, r := newSite(t, options{validator: yes{}, issuer: func(i acme.Issuer) acme.Issuer { return dying{i} }})
+	key, secret := r.key(t, acme.Binding{Approved: []string{"dns:a.demo.test"}})
+	a := r.member(t, key.ID, secret)
+	_, kept := a.order(t, "dns:a.demo.test")   // for later
+	url, late := a.order(t, "dns:a.demo.test") // finalized, and not issued
+	proof, proved := a.order(t, "dns:b.demo.test")
+	if res, _ := a.finalize(t, late, "dns:a.demo.test"); res.json(t)["status"] != "processing" {
+		t.Fatalf("finalize: %d %s", res.status, res.body)
+	}
+	a.prove(t, proved, "http-01")
+	a.wait(t, proof)
+	_, err := r.server.RevokeBinding(t.Context(), boss, pkitest.Demo, key.ID)
+	must(t, err)
+	res, _ := a.finalize(t, kept, "dns:a.demo.test")
+	refused(t, "an order kept until after the revocation", res, http.StatusForbidden, "unauthorized")
+	s.Advance(time.Minute)
+	a.nonce = ""
+	must(t, s.replica(t, options{idle: true}).server.Recover(t.Context()))
+	if o := a.post(t, url, "").json(t); o["status"] != "invalid" {
+		t.Errorf("an order finalized before the revocation: %v", o)
+	}
+	if res, _ := a.finalize(t, proved, "dns:b.demo.test"); res.json(t)["status"] != "processing" { // no key spared it its proof
+		t.Errorf("an order that was proved: %d %s", res.status, res.body)
 	}
 }
