@@ -29,7 +29,11 @@ func (s *Store) Arrive(ctx context.Context, now time.Time, forget ...string) (ar
 				return err
 			}
 		}
-		return raise(ctx, tx, "the ledger was restored from a dump, or moved: what it had forgotten by then is not known", now)
+		err := raise(ctx, tx, "the ledger was restored from a dump, or moved: what it had forgotten by then is not known", now)
+		if err != nil {
+			return err
+		}
+		return renumber(ctx, tx, now) // raise has not, where the dump was taken behind a fence
 	})
 	if err != nil {
 		return false, fmt.Errorf("seeing which cluster the ledger is in: %w", err)

@@ -57,6 +57,25 @@ func TestADatabaseThatStaysWhereItIsIsNotFenced(t *testing.T) {
 	}
 }
 
+func TestADumpTakenBehindAFenceIsNumberedOnToo(t *testing.T) {
+	h := opened(t)
+	_, err := h.store.Arrive(t.Context(), h.Now())
+	must(t, err)
+	must(t, h.store.Raise(t.Context(), "a reason of before", h.Now()))
+	h.exec(t, `INSERT INTO crl (authority, epoch, part, number, this_update, next_update, seen, entries, size, delta_size, base, base_at)
+		SELECT id, 9, 0, 7, now(), now() + interval '1 day', pg_current_snapshot(), 0, 0, 0, 7, now() FROM authority LIMIT 1`)
+	h.exec(t, `UPDATE seal_place SET place = 'another'`)
+	arrived, err := h.store.Arrive(t.Context(), h.Now())
+	if err != nil || !arrived {
+		t.Fatalf("arrived %t, %v", arrived, err)
+	}
+	var number int64
+	must(t, h.DB.QueryRow(t.Context(), `SELECT number FROM crl WHERE epoch = 9`).Scan(&number))
+	if number < time.Now().Add(-time.Hour).UnixMilli() {
+		t.Errorf("the next list would be number %d: numbers of before could be used again", number+1)
+	}
+}
+
 // A dump carries the identifiers of transactions of the cluster it came from, where they may have been far higher.
 func TestArrivingInAnotherClusterFencesAndNumbersOn(t *testing.T) {
 	h := opened(t)
