@@ -305,15 +305,10 @@ func refusal(err error) *Problem {
 // Recover issues orders that were finalized and got neither certificate nor failure: their replica died, or issuing failed
 // for a while. It is a duty's work.
 func (s *Server) Recover(ctx context.Context) error {
-	const limit = 100
-	orders, err := s.Store.Unissued(ctx, s.Now().Add(-ca.DefaultAbandonAfter), limit)
+	const page = 100
+	err := s.Store.Unissued(ctx, s.Now().Add(-ca.DefaultAbandonAfter), page, func(o Order) error { return s.issueLate(ctx, o) })
 	if err != nil {
-		return fmt.Errorf("looking for orders without a certificate: %w", err)
-	}
-	for _, o := range orders {
-		if err := s.issueLate(ctx, o); err != nil {
-			return err
-		}
+		return fmt.Errorf("issuing orders without a certificate: %w", err)
 	}
 	return nil
 }

@@ -83,9 +83,10 @@ type Store interface {
 	Finalize(ctx context.Context, order uid.UID, f Finalization) (FinalizeResult, error)
 	// Fail records that a finalized order will have no certificate.
 	Fail(ctx context.Context, order uid.UID, at time.Time, p *Problem) error
-	// Unissued returns orders finalized before a time that have neither a certificate nor a failure, at most limit, the
-	// oldest first. When it returns fewer than limit, it need not look at older ones again.
-	Unissued(ctx context.Context, before time.Time, limit int) ([]Order, error)
+	// Unissued gives each the orders finalized before a time that have neither a certificate nor a failure, the oldest first,
+	// until one fails; it reads so many at once. It need not look at older ones again. One that cannot be read keeps no other:
+	// it is an error once the others were given.
+	Unissued(ctx context.Context, before time.Time, page int, each func(Order) error) error
 
 	Replacements
 	Bindings

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -156,10 +157,72 @@ func (s *Store) Fail(ctx context.Context, order uid.UID, at time.Time, p *acme.P
 	return err
 }
 
-// Unissued implements acme.Store. It reads from where everything older was settled, and moves that mark.
-func (s *Store) Unissued(ctx context.Context, before time.Time, limit int) ([]acme.Order, error) {
+// Unissued implements acme.Store. It reads from where everything older was settled, and moves that mark, page by page: an
+// order that waits long for its permission keeps none behind it.
+func (s *Store) Unissued(ctx context.Context, before time.Time, page int, each func(acme.Order) error) error {
+	var unread error
+	after, last := time.Time{}, []byte{}
+	for {
+		found, err := s.unissued(ctx, after, last, before, page)
+		if err != nil {
+			return errors.Join(unread, err)
+		}
+		if after.IsZero() {
+			settled := before
+			if len(found) > 0 {
+				settled = found[0].At
+			}
+			if err := s.settle(ctx, settled); err != nil {
+				return err
+			}
+		}
+		broken, err := s.give(ctx, found, each)
+		if unread == nil { // one is as good as many, and many would be a long word
+			unread = broken
+		}
+		if err != nil || len(found) < page {
+			return errors.Join(unread, err)
+		}
+		after, last = found[page-1].At, found[page-1].Order
+	}
+}
+
+// give reads orders and gives them to each. It returns what kept one from being read apart from other errors.
+func (s *Store) give(ctx context.Context, found []claimed, each func(acme.Order) error) (broken, err error) {
+	raw := make([][]byte, len(found))
+	for i, c := range found {
+		raw[i] = c.Order
+	}
+	list, err := ids(uid.Order, raw...)
+	if err != nil {
+		return nil, err
+	}
+	orders, unread, err := s.readEach(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	for i, o := range orders {
+		if unread[i] != nil {
+			broken = fmt.Errorf("reading order %s: %w", list[i], unread[i])
+			continue
+		}
+		if err := each(o); err != nil {
+			return broken, err
+		}
+	}
+	return broken, nil
+}
+
+// claimed is an order that was finalized, and when.
+type claimed struct {
+	Order []byte
+	At    time.Time
+}
+
+// unissued returns at most limit orders without an outcome, of those claimed after one of them, the oldest first.
+func (s *Store) unissued(ctx context.Context, after time.Time, last []byte, before time.Time, limit int) ([]claimed, error) {
 	rows, err := s.db.Query(ctx, `
-		SELECT f.order_id
+		SELECT f.order_id, f.at
 		FROM   acme_finalization f
 		LEFT   JOIN LATERAL (
 		           SELECT true AS yes
@@ -181,31 +244,17 @@ func (s *Store) Unissued(ctx context.Context, before time.Time, limit int) ([]ac
 		           LIMIT  1
 		       ) u ON true
 		WHERE  f.at >= coalesce((SELECT before FROM acme_settled), '-infinity')
+		AND    f.at >= $3
 		AND    f.at < $1
+		AND    (f.at, f.order_id) > ($3, $4)
 		AND    x.yes IS NULL
 		AND    u.yes IS NULL
-		ORDER  BY f.at
-		LIMIT  $2`, before, limit)
+		ORDER  BY f.at, f.order_id
+		LIMIT  $2`, before, limit, after, last)
 	if err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	if err != nil {
-		return nil, err
-	}
-	list, err := ids(uid.Order, found...)
-	if err != nil {
-		return nil, err
-	}
-	orders, err := s.read(ctx, list)
-	if err != nil {
-		return nil, err
-	}
-	settled := before
-	if len(orders) > 0 {
-		settled = orders[0].Finalization.At
-	}
-	return orders, s.settle(ctx, settled)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[claimed])
 }
 
 // settle moves the mark below which Unissued need not look.

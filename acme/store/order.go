@@ -228,21 +228,34 @@ func (s *Store) Order(ctx context.Context, id uid.UID) (acme.Order, error) {
 	return all[0], nil
 }
 
-// read reads orders in one round trip.
+// read reads orders in one round trip. All of them must be there.
 func (s *Store) read(ctx context.Context, list []uid.UID) ([]acme.Order, error) {
+	all, unread, err := s.readEach(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range unread {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// readEach reads orders in one round trip, and says of each what kept it from being read.
+func (s *Store) readEach(ctx context.Context, list []uid.UID) (all []acme.Order, unread []error, err error) {
 	var b pgx.Batch
 	for _, id := range list {
 		queueOrder(&b, id)
 	}
 	results := s.db.SendBatch(ctx, &b)
-	all := make([]acme.Order, len(list))
-	var err error
+	all, unread = make([]acme.Order, len(list)), make([]error, len(list))
 	for i := range all {
-		if all[i], err = readOrder(results); err != nil {
+		if all[i], unread[i], err = readOrder(results); err != nil {
 			break
 		}
 	}
-	return all, errors.Join(err, results.Close())
+	return all, unread, errors.Join(err, results.Close())
 }
 
 func queueOrder(b *pgx.Batch, id uid.UID) {
@@ -277,27 +290,29 @@ func queueOrder(b *pgx.Batch, id uid.UID) {
 		uid.Floor(uid.Authorization, id.Site(), at.Add(clockSpread)).Bytes()) // another replica may have made them, whose clock is ahead
 }
 
-func readOrder(results pgx.BatchResults) (acme.Order, error) {
+// readOrder reads what queueOrder asked. An order that is not there or not whole is unread; an error is the trip's.
+func readOrder(results pgx.BatchResults) (o acme.Order, unread, err error) {
 	rows, err := results.Query()
 	if err != nil {
-		return acme.Order{}, err
+		return acme.Order{}, nil, err
 	}
-	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[orderRow])
-	if err != nil {
-		return acme.Order{}, missing(err)
+	r, unread := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[orderRow])
+	if unread = missing(unread); unread == nil {
+		o, unread = r.order()
 	}
-	o, err := r.order()
-	if err != nil {
-		return acme.Order{}, err
+	if rows, err = results.Query(); err != nil { // read in any case: the next order's comes after it
+		return acme.Order{}, nil, errors.Join(unread, err)
 	}
-	if rows, err = results.Query(); err != nil {
-		return acme.Order{}, err
+	all, err := pgx.CollectRows(rows, toAuthorization)
+	switch {
+	case unread != nil:
+	case err != nil:
+		unread = err
+	case len(all) != len(o.Names):
+		unread = fmt.Errorf("order %s has %d of %d authorizations", o.ID, len(all), len(o.Names))
 	}
-	o.Authorizations, err = pgx.CollectRows(rows, toAuthorization)
-	if err == nil && len(o.Authorizations) != len(o.Names) {
-		err = fmt.Errorf("order %s has %d of %d authorizations", o.ID, len(o.Authorizations), len(o.Names))
-	}
-	return o, err
+	o.Authorizations = all
+	return o, unread, nil
 }
 
 // oldestAuthorization bounds how much older than an order its authorizations may be, so that only those partitions are

@@ -2,11 +2,13 @@ package store_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -66,5 +68,76 @@ func TestAnOrderIsReadWhoseAuthorizationAnotherReplicaMade(t *testing.T) {
 	}
 	if list, err := r.Orders(t.Context(), a.ID, uid.UID{}, 10); err != nil || len(list) != 3 {
 		t.Errorf("a list of %d, %v", len(list), err)
+	}
+}
+
+// unissued returns what Unissued gives.
+func (r *rig) unissued(t *testing.T, before time.Time, page int) (list []acme.Order, err error) {
+	t.Helper()
+	err = r.Unissued(t.Context(), before, page, func(o acme.Order) error {
+		list = append(list, o)
+		return nil
+	})
+	return list, err
+}
+
+// finalized claims orders, all at one time.
+func (r *rig) finalized(t *testing.T, all ...acme.Order) time.Time {
+	t.Helper()
+	csr := pkitest.CSR(t, pkitest.Key(t), "dns:a.demo.test")
+	f := acme.Finalization{At: r.Now().UTC().Truncate(time.Microsecond), Key: csr.Key, SPKI: csr.SPKI, KeyID: csr.KeyID}
+	for _, o := range all {
+		did, err := r.Finalize(t.Context(), o.ID, f)
+		if err != nil || !did.Claimed {
+			t.Fatalf("%+v, %v", did, err)
+		}
+	}
+	return f.At.Add(time.Second)
+}
+
+func TestAnOrderThatCannotBeReadKeepsNoOther(t *testing.T) {
+	r := newRig(t)
+	a := r.account(t)
+	bad := r.behind(t, a, 10*time.Minute) // no clock is so far ahead
+	before := r.finalized(t, bad, r.order(t, a, "dns:b.demo.test"), r.order(t, a, "dns:c.demo.test"))
+	for range 2 {
+		list, err := r.unissued(t, before, 10)
+		if len(list) != 2 || err == nil || !strings.Contains(err.Error(), bad.ID.String()) {
+			t.Errorf("%d orders of 2 were given, %v", len(list), err)
+		}
+	}
+}
+
+func TestOrdersWithoutACertificateAreGivenPageByPage(t *testing.T) {
+	r := newRig(t)
+	a := r.account(t)
+	var all []acme.Order
+	for range 7 {
+		all = append(all, r.order(t, a, "dns:a.demo.test"))
+	}
+	early := r.finalized(t, all[:5]...) // many at one time, over more than one page
+	r.Advance(time.Second)
+	before := r.finalized(t, all[5:]...)
+	if list, err := r.unissued(t, early, 2); err != nil || len(list) != 5 {
+		t.Errorf("%d orders of 5, %v", len(list), err)
+	}
+	for _, page := range []int{1, 2, 7, 8} {
+		list, err := r.unissued(t, before, page)
+		if err != nil || len(list) != 7 {
+			t.Errorf("%d orders of 7 by pages of %d, %v", len(list), page, err)
+		}
+		seen := map[uid.UID]bool{}
+		for _, o := range list {
+			if seen[o.ID] {
+				t.Errorf("order %s is given twice", o.ID)
+			}
+			seen[o.ID] = true
+		}
+	}
+	stop := errors.New("enough")
+	n := 0
+	err := r.Unissued(t.Context(), before, 2, func(acme.Order) error { n++; return stop })
+	if n != 1 || !errors.Is(err, stop) {
+		t.Errorf("%d orders were given after an error, %v", n, err)
 	}
 }

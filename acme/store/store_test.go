@@ -258,10 +258,10 @@ func TestAFinalizationIsClaimedOnce(t *testing.T) {
 	if got.Finalization == nil || got.Finalization.KeyID != f.KeyID || !got.Finalization.At.Equal(f.At) || got.Status(r.Now()) != acme.Processing {
 		t.Errorf("order %+v", got)
 	}
-	if left, err := r.Unissued(t.Context(), f.At, 10); err != nil || len(left) != 0 {
+	if left, err := r.unissued(t, f.At, 10); err != nil || len(left) != 0 {
 		t.Errorf("too early: %v, %v", left, err)
 	}
-	left, err := r.Unissued(t.Context(), f.At.Add(time.Second), 10)
+	left, err := r.unissued(t, f.At.Add(time.Second), 10)
 	must(t, err)
 	if len(left) != 1 || left[0].ID != o.ID {
 		t.Fatalf("unissued %v", left)
@@ -271,7 +271,7 @@ func TestAFinalizationIsClaimedOnce(t *testing.T) {
 	if got, err = r.Order(t.Context(), o.ID); err != nil || got.Failure == nil || got.Failure.Type != acme.BadCSR || got.Status(r.Now()) != acme.Invalid {
 		t.Errorf("failed order %+v, %v", got, err)
 	}
-	if left, err = r.Unissued(t.Context(), f.At.Add(time.Second), 10); err != nil || len(left) != 0 {
+	if left, err = r.unissued(t, f.At.Add(time.Second), 10); err != nil || len(left) != 0 {
 		t.Errorf("a failed order is unissued: %v, %v", left, err)
 	}
 }
