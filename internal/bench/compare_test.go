@@ -19,10 +19,8 @@ func ours() row {
 }
 
 func theirs() row {
-	return row{
-		operation{kind: kindPeerSign, beside: kindIssue}, outcome{Done: 10, Elapsed: time.Second},
-		usage{50 * time.Millisecond, 40 * time.Millisecond}, 0,
-	}
+	op := operation{kind: kindPeerSign, beside: kindIssue}
+	return row{op, outcome{Done: 10, Elapsed: time.Second}, usage{50 * time.Millisecond, 40 * time.Millisecond}, 0}
 }
 
 func TestRatiosAreOfOneOperation(t *testing.T) {
