@@ -24,26 +24,65 @@ type override struct {
 	scope identity.Scope
 }
 
+// ratesWhile is how much longer what was read is believed while somebody reads anew: the database may take its time.
+const ratesWhile = 5 * time.Second
+
 // rates remembers all overrides: operators make them, so they are few.
 type rates struct {
-	mu    sync.Mutex
+	reading chan struct{} // one slot: who has it reads, with mu free
+
+	mu    sync.Mutex // guards below
 	all   map[override]limit.Rate
 	until time.Time
+	reset int // how often they were changed here
 }
 
-// overrides returns all of them, not older than ratesFor.
+// known returns what is remembered, if it may be believed for more after its time.
+func (r *rates) known(now time.Time, more time.Duration) (map[override]limit.Rate, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all, r.all != nil && now.Before(r.until.Add(more)) && r.until.Sub(now) <= ratesFor
+}
+
+// overrides returns all of them, not older than ratesFor, or than ratesWhile more if somebody is reading them just now.
 func (s *Store) overrides(ctx context.Context) (map[override]limit.Rate, error) {
-	s.rates.mu.Lock()
-	defer s.rates.mu.Unlock()
-	now := s.now()
-	if s.rates.all != nil && now.Before(s.rates.until) && s.rates.until.Sub(now) <= ratesFor {
-		return s.rates.all, nil
+	if all, ok := s.rates.known(s.now(), 0); ok {
+		return all, nil
 	}
+	select {
+	case s.rates.reading <- struct{}{}:
+	default:
+		if all, ok := s.rates.known(s.now(), ratesWhile); ok {
+			return all, nil
+		}
+		select {
+		case s.rates.reading <- struct{}{}:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reading the rates of scopes: %w", ctx.Err())
+		}
+	}
+	defer func() { <-s.rates.reading }()
+	if all, ok := s.rates.known(s.now(), 0); ok { // somebody else has read them meanwhile
+		return all, nil
+	}
+	return s.readRates(ctx)
+}
+
+// readRates reads all overrides and remembers them, unless they were changed while it read.
+func (s *Store) readRates(ctx context.Context) (map[override]limit.Rate, error) {
+	now := s.now()
+	s.rates.mu.Lock()
+	reset := s.rates.reset
+	s.rates.mu.Unlock()
 	all, err := s.readOverrides(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rates of scopes: %w", err)
 	}
-	s.rates.all, s.rates.until = all, now.Add(ratesFor)
+	s.rates.mu.Lock()
+	defer s.rates.mu.Unlock()
+	if s.rates.reset == reset {
+		s.rates.all, s.rates.until = all, now.Add(ratesFor)
+	}
 	return all, nil
 }
 
@@ -88,6 +127,7 @@ func (s *Store) Set(ctx context.Context, who identity.Caller, name limit.Name, s
 	}
 	s.rates.mu.Lock()
 	s.rates.all = nil
+	s.rates.reset++
 	s.rates.mu.Unlock()
 	return nil
 }

@@ -34,7 +34,7 @@ type Store struct {
 
 // New returns a Store of the limits defined. now is the clock that leases end by.
 func New(db *postgres.DB, now func() time.Time, defined []limit.Definition) *Store {
-	return &Store{db: db, now: now, definitions: slices.Clone(defined), group: newGroup(db), leases: newLeases()}
+	return &Store{db: db, now: now, definitions: slices.Clone(defined), rates: rates{reading: make(chan struct{}, 1)}, group: newGroup(db), leases: newLeases()}
 }
 
 // Close waits for the counting under way.

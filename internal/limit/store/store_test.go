@@ -293,3 +293,39 @@ func TestWithoutTheDatabaseNothingIsAllowed(t *testing.T) {
 		t.Error("allowed")
 	}
 }
+
+func TestOldRatesHoldWhileSomebodyReadsThemAnew(t *testing.T) {
+	db := opened(t)
+	begun := time.Now()
+	var after atomic.Int64
+	s := store.New(db, func() time.Time { return begun.Add(time.Duration(after.Load())) }, definitions)
+	t.Cleanup(s.Close)
+	_, err := s.Rate(t.Context(), few, pkitest.Demo)
+	must(t, err)
+	after.Store(int64(6 * time.Second))
+	tx, err := db.Begin(t.Context())
+	must(t, err)
+	_, err = tx.Exec(t.Context(), `LOCK TABLE limit_override IN ACCESS EXCLUSIVE MODE`)
+	must(t, err)
+	read := make(chan error, 2)
+	for range 2 { // one reads, and waits for the database; another asks in the meantime
+		go func() {
+			_, err := s.Rate(t.Context(), few, pkitest.Demo)
+			read <- err
+		}()
+	}
+	select {
+	case err := <-read:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("all wait for one who reads the rates")
+	}
+	after.Store(int64(11 * time.Second)) // but not for long
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Rate(ended, few, pkitest.Demo); !errors.Is(err, context.Canceled) {
+		t.Errorf("rates of long ago are believed: %v", err)
+	}
+	must(t, tx.Rollback(t.Context()))
+	must(t, <-read)
+}
