@@ -54,6 +54,13 @@ func (g Gap) Confirmation() string {
 	return "accept-" + hex.EncodeToString(h.Sum(nil)[:5])
 }
 
+// Era is the one that begins when the gap is accepted: seconds from 2020 to then. Counting on from the ledger's own would give a
+// ledger that was restored to before a gap the number again which another tree, that somebody may remember, has already.
+func (g Gap) Era() int {
+	since2020 := g.Ends.Sub(time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC))
+	return max(g.Head.Era+1, int(since2020/time.Second))
+}
+
 // unknownLife is how long a certificate of which only the serial is known is taken to be valid: longer than any is.
 const unknownLife = 400 * 24 * time.Hour
 

@@ -137,7 +137,7 @@ func (v *replay) checkpoints(log Log, signed []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if known, err := v.known(era); err != nil {
+		if known, err := v.known(log, era); err != nil {
 			return err
 		} else if c.Size > known && era != v.head.Era {
 			v.report.find(name, "it has %d leaves of era %d, and %d of them were known when a gap was accepted", c.Size, era, known)
@@ -154,7 +154,7 @@ func (v *replay) checkpoints(log Log, signed []string) error {
 }
 
 // known returns how many leaves of an era are in the tree: of one that a gap ended, those before it.
-func (v *replay) known(era int) (int64, error) {
+func (v *replay) known(log Log, era int) (int64, error) {
 	if era == v.head.Era {
 		return v.head.Size, nil
 	}
@@ -162,10 +162,16 @@ func (v *replay) known(era int) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading gaps: %w", err)
 	}
-	text, _, _ := strings.Cut(gaps[era+1], "\n\n")
+	next := 0 // the era after it
+	for began := range gaps {
+		if began > era && (next == 0 || began < next) {
+			next = began
+		}
+	}
+	text, _, _ := strings.Cut(gaps[next], "\n\n")
 	last, err := ParseCheckpoint(text + "\n")
-	if err != nil {
-		return 0, nil //nolint:nilerr // nothing was sealed in it
+	if err != nil || last.Origin != log.Origin(era) {
+		return 0, nil //nolint:nilerr // nothing was sealed in it, or it is of a ledger that was restored since
 	}
 	return last.Size, nil
 }

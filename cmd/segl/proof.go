@@ -266,7 +266,7 @@ type gapView struct {
 }
 
 func (p *program) showGap(g seal.Gap) error {
-	v := gapView{g.Why, g.Head.Size, stamp(g.Begins), g.Ends.UTC().Format(time.RFC3339), g.Head.Era + 1, len(g.Lost), len(g.Undone), g.Confirmation()}
+	v := gapView{g.Why, g.Head.Size, stamp(g.Begins), g.Ends.UTC().Format(time.RFC3339), g.Era(), len(g.Lost), len(g.Undone), g.Confirmation()}
 	return output.One(p.out, p.form, v, output.View[gapView]{
 		Name: func(v gapView) string { return v.Confirm },
 		Columns: []output.Column[gapView]{

@@ -147,7 +147,7 @@ func (s *Store) Accept(ctx context.Context, g seal.Gap, who identity.Caller, now
 			return err
 		}
 		facts := []audit.Fact{{
-			At: now, Who: who, Scope: identity.Platform, What: seal.GapAccepted, Subject: fmt.Sprintf("era %d, %d lost serials", g.Head.Era+1, len(g.Lost)),
+			At: now, Who: who, Scope: identity.Platform, What: seal.GapAccepted, Subject: fmt.Sprintf("era %d, %d lost serials", g.Era(), len(g.Lost)),
 			Why: g.Why,
 		}}
 		for _, e := range g.Lost {
@@ -184,8 +184,8 @@ func (s *Store) nextEra(ctx context.Context, tx pgx.Tx, g seal.Gap, now time.Tim
 		INSERT INTO seal_head AS h (era, size, xid, id, edge, checkpoint, sealed_at)
 		VALUES ($1, 0, '0', 0, '', '', $3)
 		ON     CONFLICT (one) DO UPDATE
-		SET    era = h.era + 1
-		WHERE  h.era = $1 - 1 AND h.size = $2`, g.Head.Era+1, g.Head.Size, now)
+		SET    era = excluded.era
+		WHERE  h.era = $4 AND h.size = $2`, g.Era(), g.Head.Size, now, g.Head.Era)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (s *Store) nextEra(ctx context.Context, tx pgx.Tx, g seal.Gap, now time.Tim
 	_, err = tx.Exec(ctx, `
 		INSERT INTO seal_gap (era, site, begins, ends, accepted_at, checkpoint, why)
 		VALUES ($1, $2, least($3::timestamptz, $4::timestamptz), $4::timestamptz, $5, $6, $7)`,
-		g.Head.Era+1, int16(g.Site), g.Begins, g.Ends, now, g.Head.Checkpoint, g.Why)
+		g.Era(), int16(g.Site), g.Begins, g.Ends, now, g.Head.Checkpoint, g.Why)
 	return err
 }
 

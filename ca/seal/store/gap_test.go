@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -239,7 +240,7 @@ func TestAcceptingAGapRevokesWhatThereIsEvidenceOf(t *testing.T) {
 	}
 	h.seal(t)
 	head := h.head(t)
-	if head.Era != 2 || !strings.HasPrefix(head.Checkpoint, "segl.test/ledger/1/era2\n") || head.Size <= before.Size {
+	if head.Era != g.Era() || !strings.HasPrefix(head.Checkpoint, fmt.Sprintf("segl.test/ledger/1/era%d\n", g.Era())) || head.Size <= before.Size {
 		t.Errorf("era %d, %d facts: %s", head.Era, head.Size, head.Checkpoint)
 	}
 	if r := h.verify(t); len(r.Findings) != 0 {
@@ -282,6 +283,38 @@ func TestEvidenceThatIsNotOursIsRefused(t *testing.T) {
 		if got, err := seal.ParseEvidence([]byte(s), authorities); err == nil {
 			t.Errorf("%s: took %+v", name, got)
 		}
+	}
+}
+
+// A backup of before a gap does not know of the era that began after it, whose tree somebody may remember.
+func TestNoEraBeginsTwice(t *testing.T) {
+	h := opened(t)
+	h.facts(t, 3)
+	h.seal(t)
+	begin := func() string {
+		must(t, h.store.Raise(t.Context(), "lost", h.Now()))
+		g, err := h.store.Gap(t.Context(), 1, h.Now())
+		must(t, err)
+		must(t, h.store.Accept(t.Context(), g, nobody, h.Now()))
+		h.seal(t)
+		return h.head(t).Checkpoint
+	}
+	h.exec(t, `CREATE TABLE old_head AS SELECT era, size, xid, id, edge, checkpoint, sealed_at, one FROM seal_head`)
+	remembered := begin()
+	h.exec(t, `DELETE FROM fact WHERE xid > (SELECT xid FROM old_head)`) // restored from before the gap
+	h.exec(t, `DELETE FROM seal_gap`)
+	h.exec(t, `UPDATE seal_head h SET era = o.era, size = o.size, xid = o.xid, id = o.id, edge = o.edge, checkpoint = o.checkpoint FROM old_head o`)
+	why, err := seal.Forgot(t.Context(), h.store, h.log, remembered)
+	if err != nil || why == "" {
+		t.Fatalf("%q, %v: want it missed", why, err)
+	}
+	h.Advance(time.Minute)
+	origin := func(checkpoint string) string { first, _, _ := strings.Cut(checkpoint, "\n"); return first }
+	if now := begin(); origin(now) == origin(remembered) {
+		t.Errorf("two trees are known as %s", origin(now))
+	}
+	if why, err := seal.Forgot(t.Context(), h.store, h.log, remembered); err != nil || why != "" {
+		t.Errorf("%q, %v: the gap was accepted", why, err)
 	}
 }
 
