@@ -36,6 +36,12 @@ const (
 	unhurried = 9
 )
 
+// longestRest is how long a list that cannot be made is left alone at most. It begins with a second, and doubles.
+const longestRest = time.Minute
+
+// ErrUnmade: of some shards no list could be made. Each is tried again by itself, and the others are up to date.
+var ErrUnmade = errors.New("lists were not made")
+
 // Config is what a Builder and a Server are made of.
 type Config struct {
 	Shards Shards
@@ -47,7 +53,7 @@ type Config struct {
 }
 
 // A Builder makes the lists that are due. What it remembers between two runs spares reading; it is forgotten when the duty
-// was somebody else's meanwhile, and after every failure.
+// was somebody else's meanwhile, and when what ended cannot be read.
 type Builder struct {
 	Config
 	running sync.Mutex // held by RunOnce; guards below
@@ -75,25 +81,24 @@ type shard struct {
 	list    *body   // nil: not here
 	delta   *body
 	ready   time.Time // it is left alone until then
+	failed  int       // how often in a row
 }
 
 // New returns a Builder.
 func New(c Config) *Builder { return &Builder{Config: c} }
 
 // RunOnce makes every list that is due and publishes it under the term of the Duty. It is safe to repeat and to run twice at
-// once. What fails for one shard does not keep the others; the errors come back together.
+// once. What fails for one shard does not keep the others, now or in the next runs; the errors come back together as
+// ErrUnmade.
 func (b *Builder) RunOnce(ctx context.Context, term int64) error {
 	b.running.Lock()
 	defer b.running.Unlock()
 	now := b.Now()
-	err := b.prepare(ctx, term, now)
-	if err == nil {
-		err = b.make(ctx, now)
-	}
-	if err != nil {
+	if err := b.prepare(ctx, term, now); err != nil {
 		b.forget()
+		return err
 	}
-	return err
+	return b.make(ctx, now)
 }
 
 func (b *Builder) forget() { b.shards, b.bodies = nil, 0 }
@@ -228,21 +233,32 @@ func (b *Builder) make(ctx context.Context, now time.Time) error {
 	var failed []error
 	for _, h := range b.due(now) {
 		a := b.byID[h.Authority]
-		if ctx.Err() != nil {
-			return errors.Join(append(failed, ctx.Err())...)
+		if ctx.Err() != nil { // what ended it, the duty's loss perhaps, failed no list
+			return errors.Join(append(failed, context.Cause(ctx))...)
 		}
 		began := b.Now()
 		// ErrStale: another replica published meanwhile. If that list lacks something, the shard is due again.
 		if err := b.renew(ctx, a, h); errors.Is(err, ErrStale) {
 			defer b.forget()
 		} else if err != nil {
-			failed = append(failed, fmt.Errorf("making list %d of epoch %d of %s: %w", h.Number+1, h.Epoch, a.Name, err))
+			failed = append(failed, fmt.Errorf("%w: the one after %d of epoch %d of %s: %w", ErrUnmade, h.Number, h.Epoch, a.Name, err))
+			h.rest(b.Now())
+			continue
 		}
+		h.failed = 0
 		if h.Size > long {
 			h.ready = b.Now().Add(unhurried * b.Now().Sub(began))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// rest leaves a list that could not be made alone for a while, the longer the more often. Its bodies may be half changed, and
+// what is to be in it stays beside it.
+func (h *shard) rest(now time.Time) {
+	h.list, h.delta = nil, nil
+	h.ready = now.Add(min(longestRest, time.Second<<min(h.failed, 6)))
+	h.failed++
 }
 
 func (b *Builder) due(now time.Time) []*shard {
@@ -259,7 +275,7 @@ func (b *Builder) due(now time.Time) []*shard {
 }
 
 func (h *shard) due(now time.Time) bool {
-	return h.Number == 0 || !now.Before(h.ready) && (h.doubt || len(h.pending) > 0 || h.BaseAt.Before(now.Add(-Refresh)))
+	return !now.Before(h.ready) && (h.Number == 0 || h.doubt || len(h.pending) > 0 || h.BaseAt.Before(now.Add(-Refresh)))
 }
 
 // anew reports whether the list is to be made from the ledger.
@@ -348,9 +364,13 @@ func (h *shard) follow(p *Publication, now time.Time) (changed bool, err error) 
 	if err == nil && added > 0 {
 		_, err = h.delta.splice(h.pending)
 	}
-	if err != nil || added == 0 {
-		h.pending = nil
+	if err != nil {
+		h.pending, h.doubt = nil, true // they do not fit together: the ledger knows
 		return false, err
+	}
+	if added == 0 {
+		h.pending = nil
+		return false, nil
 	}
 	p.Fresh = h.pending
 	if h.delta.count > max(deltaMost, h.list.count/4) {

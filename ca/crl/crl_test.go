@@ -597,6 +597,44 @@ func TestOneShardsFailureKeepsNoOther(t *testing.T) {
 	}
 }
 
+// A shard that fails again and again is tried at its own pace, and what ends meanwhile is listed elsewhere at once.
+func TestAShardThatFailsDelaysNoOther(t *testing.T) {
+	h := newHouse(t)
+	c := h.issue(t, "dns:a.demo.test")
+	h.run(t)
+	issuer := mustAuthority(t, h, c).ID
+	fails, tries := true, 0
+	builder := crl.New(config(h.House, faulty{h.Ledger, func(ctx context.Context, p crl.Publication) error {
+		if p.Authority == issuer && p.Epoch == crl.Whole {
+			if tries++; fails {
+				return errLost
+			}
+		}
+		return h.Ledger.Publish(ctx, p)
+	}}))
+	h.revoke(t, c.Serial, cert.Superseded)
+	if err := builder.RunOnce(t.Context(), term); !errors.Is(err, crl.ErrUnmade) || !errors.Is(err, errLost) {
+		t.Fatalf("got %v", err)
+	}
+	other := h.issue(t, "dns:b.demo.test")
+	h.revoke(t, other.Serial, cert.Superseded)
+	if err := builder.RunOnce(t.Context(), term); err != nil || tries != 1 {
+		t.Errorf("at once after: tried %d times, %v", tries, err)
+	}
+	if r := h.list(t, other); len(r.RevokedCertificateEntries) != 2 {
+		t.Errorf("%d entries beside a list that fails", len(r.RevokedCertificateEntries))
+	}
+	fails = false
+	h.Advance(2 * time.Second)
+	if err := builder.RunOnce(t.Context(), term); err != nil || tries != 2 {
+		t.Errorf("after its rest: tried %d times, %v", tries, err)
+	}
+	whole := h.find(t, crl.Shard{Authority: issuer, Epoch: crl.Whole})
+	if r := parsed(t, whole, mustAuthority(t, h, c).Certificate); len(r.RevokedCertificateEntries) != 2 {
+		t.Errorf("%d entries after it recovered", len(r.RevokedCertificateEntries))
+	}
+}
+
 type reply struct {
 	status int
 	header http.Header
@@ -748,7 +786,8 @@ func TestOpenSSLUsesDeltas(t *testing.T) {
 		{"on the delta, which is not there", late, base, true},
 	} {
 		f := h.files(t, row.c, row.lists)
-		out, ok := run(t, "openssl", "verify", "-x509_strict", "-crl_check", "-use_deltas", "-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
+		out, ok := run(t, "openssl", "verify", "-x509_strict", "-crl_check", "-use_deltas", "-extended_crl", // else it may take the delta for a whole list
+			 "-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
 		if ok != row.ok || !ok && !strings.Contains(out, "certificate revoked") {
 			t.Errorf("%s: %t: %s", row.name, ok, out)
 		}

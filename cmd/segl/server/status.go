@@ -42,7 +42,7 @@ func (s *Server) openStatus(ctx context.Context) error {
 	if err := s.status.responder.RunOnce(ctx); err != nil {
 		return err
 	}
-	lists.Once = paced(listsGap, lists.Once)
+	lists.Once = paced(listsGap, s.others(lists.Once))
 	s.duties = append(s.duties, lists, kept.duty())
 	s.openChecker()
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -117,6 +117,18 @@ func paced(gap time.Duration, once func(context.Context, int64) error) func(cont
 		}
 		defer func() { ended = time.Now() }()
 		return once(ctx, term)
+	}
+}
+
+// others has a list that cannot be made hold up no other: the Builder tries it again by itself.
+func (s *Server) others(once func(context.Context, int64) error) func(context.Context, int64) error {
+	return func(ctx context.Context, term int64) error {
+		err := once(ctx, term)
+		if ctx.Err() != nil || !errors.Is(err, crl.ErrUnmade) {
+			return err
+		}
+		s.log.Error("lists not made", "duty", crl.Duty, "term", term, "err", err)
+		return nil
 	}
 }
 
