@@ -106,6 +106,13 @@ func (s *Server) limitClaim(ctx context.Context, h Holder, n cert.Name) error {
 	return s.take(ctx, h.Caller(), limit.Charge{Limit: ClaimsPerAccount, Scope: h.Scope, Subject: h.ID.String()}, c)
 }
 
+// limitTry sees that h did not fail to prove n too often: orders made in advance are as many tries.
+func (s *Server) limitTry(ctx context.Context, h Holder, n cert.Name) error {
+	c := failure(h.ID, h.Scope, n)
+	c.Peek = true
+	return s.take(ctx, h.Caller(), c)
+}
+
 // failure is what one failed validation of n counts against.
 func failure(account uid.UID, scope identity.Scope, n cert.Name) limit.Charge {
 	return limit.Charge{Limit: FailuresPerName, Scope: scope, Subject: account.String() + " " + n.String()}

@@ -42,6 +42,9 @@ func (s *Server) Respond(ctx context.Context, h Holder, said Answer) (Authorizat
 	if a.Validation != nil || a.Attempt != nil || a.Status(s.Now()) != Pending {
 		return a, nil
 	}
+	if err := s.limitTry(ctx, h, a.Name); err != nil {
+		return Authorization{}, err
+	}
 	a.Attempt = &Attempt{Method: m, Asked: s.Now().UTC().Truncate(time.Microsecond)}
 	j, first := s.pending.join(newJob(Task{Authorization: a, Scope: h.Scope, Thumbprint: h.Thumbprint, Payload: said.Payload, Tries: 1}))
 	if first {

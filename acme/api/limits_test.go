@@ -87,6 +87,8 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 	t.Run("failures", func(t *testing.T) {
 		_, r := newSite(t, options{validator: no{}, rates: map[limit.Name]limit.Rate{acme.FailuresPerName: of(2)}})
 		a := r.register(t)
+		_, early := a.order(t, "dns:a.demo.test")
+		answer := challengeOf(t, a.post(t, authorizations(early)[0], "").json(t), "http-01")["url"].(string)
 		for range 2 {
 			url, o := a.order(t, "dns:a.demo.test")
 			a.prove(t, o, "http-01")
@@ -95,6 +97,7 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 			}
 		}
 		overLimit(t, r, "failed validations", a.post(t, r.at("new-order"), orderFor("dns:b.demo.test", "dns:a.demo.test")), acme.FailuresPerName)
+		overLimit(t, r, "an answer to an order made before", a.post(t, answer, "{}"), acme.FailuresPerName)
 		a.order(t, "dns:b.demo.test")
 		r.register(t).order(t, "dns:a.demo.test") // another account's
 	})
