@@ -724,6 +724,22 @@ func TestNoAnswerOutlivesItsDelegate(t *testing.T) {
 	}
 }
 
+func TestAnAuthorityJustPreparedTakesNobodyOutOfService(t *testing.T) {
+	b := started(t)
+	b.authorities = append(b.authorities, newAuthority(t, 9, "spare"))
+	if err := b.Ready(); err != nil {
+		t.Errorf("before anybody has looked: %v", err)
+	}
+	b.refuse = func(string) error { return errors.New("the key is away") }
+	if err := b.RunOnce(t.Context()); err == nil || b.Ready() == nil {
+		t.Errorf("it could not be enrolled: %v, and is ready: %v", err, b.Ready())
+	}
+	b.refuse = nil
+	if err := b.RunOnce(t.Context()); err != nil || b.Ready() != nil {
+		t.Errorf("enrolled: %v, %v", err, b.Ready())
+	}
+}
+
 func TestOneAuthoritysFailureKeepsNoOther(t *testing.T) {
 	b := newBench(t)
 	b.refuse = func(name string) error {

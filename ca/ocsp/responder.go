@@ -65,11 +65,12 @@ func (r *Responder) RunOnce(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// Ready returns nil if every authority has a delegate that can sign, else an error that names one that has not.
+// Ready returns nil if every authority has a delegate that can sign, else an error that names one that has not. One that was
+// prepared since RunOnce last looked has signed nothing yet: it takes no replica out of service.
 func (r *Responder) Ready() error {
 	t, now := r.table.Load(), r.Now()
 	for _, a := range r.Authorities() {
-		if !t.byID[a.ID].usable(now) {
+		if d, looked := t.byID[a.ID]; (looked || len(t.byID) == 0) && !d.usable(now) {
 			return fmt.Errorf("no usable OCSP responder for %s", a.Name)
 		}
 	}
