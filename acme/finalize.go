@@ -47,6 +47,9 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	if err := s.permit(ctx, h, o); err != nil {
 		return Order{}, err
 	}
+	if err := s.limitNames(ctx, h, o); err != nil {
+		return Order{}, err
+	}
 	// 1. See what other replicas may have been told. Nothing is durable yet.
 	if err := s.examine(ctx, o, req); err != nil {
 		return Order{}, err

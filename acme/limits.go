@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/audit"
@@ -28,11 +29,11 @@ const (
 // a client gone wild, and are not meant to be met by one that works.
 func LimitsDefined() []limit.Definition {
 	return []limit.Definition{
-		{Name: AccountsPerAddress, Rate: limit.Rate{Count: 500, Per: time.Hour}, About: "new accounts from one address in one scope"},
+		{Name: AccountsPerAddress, Rate: limit.Rate{Count: 500, Per: time.Hour}, About: "new accounts from one address (of IPv6: one /64) in one scope"},
 		{Name: AccountsPerScope, Rate: limit.Rate{Count: 5000, Per: time.Hour}, About: "new accounts in one scope"},
 		{Name: OrdersPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "new orders of one account"},
 		{Name: OrdersPerScope, Rate: limit.Rate{Count: 100_000, Per: time.Hour}, About: "new orders in one scope"},
-		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders for one name in one scope, those that replace a certificate excepted"},
+		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders of one account for one name, and finalized ones in one scope, those that replace a certificate excepted"},
 		{Name: ClaimsPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "authorizations that one account asks for without an order"},
 		{Name: FailuresPerName, Rate: limit.Rate{Count: 60, Per: time.Hour}, About: "failed validations of one name by one account"},
 	}
@@ -73,13 +74,22 @@ func (s *Server) take(ctx context.Context, who identity.Caller, charges ...limit
 func (s *Server) limitAccount(ctx context.Context, who identity.Caller) error {
 	charges := []limit.Charge{{Limit: AccountsPerScope, Scope: who.Scope, Subject: who.Scope.String()}}
 	if who.Remote.IsValid() {
-		charges = append(charges, limit.Charge{Limit: AccountsPerAddress, Scope: who.Scope, Subject: who.Scope.String() + " " + who.Remote.String()})
+		charges = append(charges, limit.Charge{Limit: AccountsPerAddress, Scope: who.Scope, Subject: who.Scope.String() + " " + network(who.Remote).String()})
 	}
 	return s.take(ctx, who, charges...)
 }
 
+// network is what counts as one address: of IPv6, one host has a whole /64.
+func network(a netip.Addr) netip.Addr {
+	if a = a.Unmap().WithZone(""); a.Is4() {
+		return a
+	}
+	return netip.PrefixFrom(a, 64).Masked().Addr()
+}
+
 // limitOrder counts an order of h about to be recorded, and sees that none of its names failed validation too often. What
-// replaces a certificate is expected, and its names are not counted (RFC 9773 §5 lets a server favour it).
+// replaces a certificate is expected, and its names are not counted (RFC 9773 §5 lets a server favour it). Names count for h
+// alone: whoever has proved nothing takes nothing from others.
 func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
 	if s.Limits == nil {
 		return nil
@@ -90,11 +100,23 @@ func (s *Server) limitOrder(ctx context.Context, h Holder, o Order) error {
 		limit.Charge{Limit: OrdersPerScope, Scope: h.Scope, Subject: h.Scope.String()})
 	for _, n := range o.Names {
 		if o.Replaces.IsZero() {
-			charges = append(charges, limit.Charge{Limit: OrdersPerName, Scope: h.Scope, Subject: h.Scope.String() + " " + n.String()})
+			charges = append(charges, limit.Charge{Limit: OrdersPerName, Scope: h.Scope, Subject: h.ID.String() + " " + n.String()})
 		}
 		c := failure(h.ID, h.Scope, n)
 		c.Peek = true
 		charges = append(charges, c)
+	}
+	return s.take(ctx, h.Caller(), charges...)
+}
+
+// limitNames counts the names of o, which h has proved and finalizes, for the whole scope.
+func (s *Server) limitNames(ctx context.Context, h Holder, o Order) error {
+	if s.Limits == nil || !o.Replaces.IsZero() {
+		return nil
+	}
+	charges := make([]limit.Charge, len(o.Names))
+	for i, n := range o.Names {
+		charges[i] = limit.Charge{Limit: OrdersPerName, Scope: h.Scope, Subject: h.Scope.String() + " " + n.String()}
 	}
 	return s.take(ctx, h.Caller(), charges...)
 }

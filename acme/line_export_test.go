@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -52,6 +53,9 @@ func (l *Line) Done(name string) {
 
 // Take waits for a job, as a worker does, and reports whether there was one.
 func (l *Line) Take(ctx context.Context) bool { return l.l.take(ctx) != nil }
+
+// Network is what counts as one address.
+func Network(a netip.Addr) netip.Addr { return network(a) }
 
 // Close ends the line.
 func (l *Line) Close() { l.l.close() }

@@ -43,7 +43,7 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 		first := a.issued(t, orderFor("dns:a.demo.test"), "dns:a.demo.test")
 		a.order(t, "dns:a.demo.test")
 		overLimit(t, r, "a name", a.post(t, r.at("new-order"), orderFor("dns:a.demo.test")), acme.OrdersPerName)
-		overLimit(t, r, "the name, for another account", b.post(t, r.at("new-order"), orderFor("dns:b.demo.test", "dns:a.demo.test")), acme.OrdersPerName)
+		b.order(t, "dns:b.demo.test", "dns:a.demo.test") // who proved nothing takes nothing from others
 		// What replaces a certificate is expected.
 		if res := a.post(t, r.at("new-order"), with(orderFor("dns:a.demo.test"), "replaces", certID(first))); res.status != http.StatusCreated {
 			t.Errorf("a renewal: %d %s", res.status, res.body)
@@ -51,17 +51,25 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 		a.order(t, "dns:c.demo.test")
 		a.order(t, "dns:d.demo.test")
 		overLimit(t, r, "an account", a.post(t, r.at("new-order"), orderFor("dns:e.demo.test")), acme.OrdersPerAccount)
-		b.order(t, "dns:f.demo.test")
 		b.order(t, "dns:g.demo.test")
 		b.order(t, "dns:h.demo.test")
 		overLimit(t, r, "a scope", b.post(t, r.at("new-order"), orderFor("dns:i.demo.test")), acme.OrdersPerScope)
-		if n := s.facts(t, "limit.exceed", "", false); n != 4 {
-			t.Errorf("%d facts of 4 refusals", n)
+		if n := s.facts(t, "limit.exceed", "", false); n != 3 {
+			t.Errorf("%d facts of 3 refusals", n)
 		}
 		// What was ordered goes on: reading and finalizing are not counted.
 		if res := a.post(t, a.kid, ""); res.status != http.StatusOK {
 			t.Errorf("reading: %d", res.status)
 		}
+	})
+	t.Run("finalized orders", func(t *testing.T) {
+		_, r := newSite(t, options{validator: yes{}, rates: map[limit.Name]limit.Rate{acme.OrdersPerName: of(1)}})
+		r.register(t).issued(t, orderFor("dns:a.demo.test"), "dns:a.demo.test")
+		b := r.register(t)
+		url, o := b.order(t, "dns:a.demo.test")
+		b.prove(t, o, "http-01")
+		res, _ := b.finalize(t, b.wait(t, url), "dns:a.demo.test")
+		overLimit(t, r, "a name that was proved", res, acme.OrdersPerName)
 	})
 	t.Run("authorizations", func(t *testing.T) {
 		_, r := newSite(t, options{idle: true, rates: map[limit.Name]limit.Rate{acme.ClaimsPerAccount: of(1)}})
