@@ -214,7 +214,7 @@ func (h *Hub) Follow(ctx context.Context, f Follower) error {
 	if err := f.Deliver(nil, at); err != nil {
 		return err
 	}
-	if at, err = h.catchUp(ctx, f, at, edge); err != nil {
+	if at, err = h.catchUp(ctx, f, at); err != nil {
 		return err
 	}
 	err = h.follow(ctx, f, at)
@@ -246,14 +246,19 @@ func (h *Hub) leave(caller string) {
 	}
 }
 
-// catchUp reads the ledger from at on until what follows is in memory. When it is begun, edge is behind everything.
-func (h *Hub) catchUp(ctx context.Context, f Follower, at, edge audit.Position) (audit.Position, error) {
+// catchUp reads the ledger from at on until what follows is in memory.
+func (h *Hub) catchUp(ctx context.Context, f Follower, at audit.Position) (audit.Position, error) {
 	for {
 		h.mu.Lock()
 		ready, moved := h.live && !at.Before(h.start), h.moved
 		h.mu.Unlock()
 		if ready {
 			return at, nil
+		}
+		// What is read after the edge was asked for lacks nothing up to it.
+		edge, err := h.cfg.Facts.Edge(ctx)
+		if err != nil {
+			return at, err
 		}
 		p, err := h.older(ctx, f.Query, at)
 		if err != nil {

@@ -343,3 +343,37 @@ func TestAFollowerThatFailsEnds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A ledger is a journal that somebody always writes to, and that returns where it was asked from when nothing is chosen.
+type ledger struct{ *journal }
+
+func (l ledger) Edge(ctx context.Context) (audit.Position, error) {
+	l.add("other")
+	return l.journal.Edge(ctx)
+}
+
+func (l ledger) Read(ctx context.Context, q audit.Query) (audit.Page, error) {
+	p, err := l.journal.Read(ctx, q)
+	if len(p.Entries) == 0 && !p.More {
+		p.Next = q.After
+	}
+	return p, err
+}
+
+func TestTheFirstFollowerOfLittleGoesLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, r := &journal{}, &reader{}
+		h, ctx := hub(t, feed.Config{Facts: ledger{j}})
+		ctx, cancel := context.WithCancel(ctx)
+		done := follow(ctx, h, feed.Follower{Query: audit.Query{What: "rare"}, Deliver: r.deliver})
+		time.Sleep(time.Minute) // in the bubble
+		r.mu.Lock()
+		beats := r.beats
+		r.mu.Unlock()
+		if beats < 2 {
+			t.Errorf("%d heartbeats: it reads the ledger still", beats)
+		}
+		cancel()
+		<-done
+	})
+}
