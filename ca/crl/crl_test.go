@@ -787,7 +787,7 @@ func TestOpenSSLUsesDeltas(t *testing.T) {
 	} {
 		f := h.files(t, row.c, row.lists)
 		out, ok := run(t, "openssl", "verify", "-x509_strict", "-crl_check", "-use_deltas", "-extended_crl", // else it may take the delta for a whole list
-			 "-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
+			"-CAfile", f.roots, "-untrusted", f.chain, "-CRLfile", f.lists, f.leaf)
 		if ok != row.ok || !ok && !strings.Contains(out, "certificate revoked") {
 			t.Errorf("%s: %t: %s", row.name, ok, out)
 		}
