@@ -20,6 +20,7 @@ type entry struct {
 	spend    spend
 	account  uid.UID
 	claim    uid.UID
+	week     string // that claim was made in; it is known to be there
 	standing acme.Standing
 }
 
@@ -42,9 +43,16 @@ func (s *Store) Admit(ctx context.Context, nonce string, account, claim uid.UID)
 	if !ok {
 		return acme.Standing{}, nil
 	}
-	e := &entry{spend: sp, account: account, claim: claim}
+	e := &entry{spend: sp, account: account}
+	week, known := s.known("acme_authorization", claim)
+	if known {
+		e.claim, e.week = claim, week
+	}
 	if err := s.gate.group.do(ctx, e); err != nil {
 		return acme.Standing{}, fmt.Errorf("being admitted: %w", err)
+	}
+	if e.standing.Fresh && !known && !claim.IsZero() { // for the next one: nobody else waits, and the nonce is spent
+		s.week(ctx, "acme_authorization", claim)
 	}
 	return e.standing, nil
 }
@@ -87,8 +95,7 @@ func (g *gate) admit(ctx context.Context, group []*entry) error {
 			accounts = append(accounts, e.account.Bytes())
 		}
 		if !e.claim.IsZero() {
-			week := g.store.week(ctx, "acme_authorization", e.claim)
-			claimed[week] = append(claimed[week], e.claim.Bytes())
+			claimed[e.week] = append(claimed[e.week], e.claim.Bytes())
 		}
 	}
 	var b pgx.Batch

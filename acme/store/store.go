@@ -32,7 +32,7 @@ type Store struct {
 	ended  *group[*settlement]
 	sought *group[*search]
 	finals *group[*examination]
-	weeks  sync.Map // names of partitions that are there
+	weeks  sync.Map // names of partitions, with when one was found missing; the zero time: it is there
 	turn   struct {
 		sync.Mutex
 		after []byte // the account after which the next pass over the queue begins

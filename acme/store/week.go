@@ -14,21 +14,47 @@ const namedWeeks = 4 * uid.EpochLength
 // the same for ever, and less than one on the parent, which locks and prepares every week's. It is empty, and so leads to the
 // parent, where the partitions are not known to be there: for an identifier that is old, or that a stranger made up.
 func (s *Store) week(ctx context.Context, parent string, id uid.UID) string {
-	age := s.nonces.now().Sub(id.Time())
-	if age > namedWeeks || age < -clockSpread {
-		return ""
+	week, known := s.known(parent, id)
+	if known || !s.named(id) {
+		return week
 	}
 	name := id.Partition(parent)
-	if _, known := s.weeks.Load(name); known {
-		return name[len(parent):]
+	if at, looked := s.weeks.Load(name); looked && s.nonces.now().Sub(at.(time.Time)) < missingFor {
+		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var there bool
 	err := s.db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, name).Scan(&there)
-	if err != nil || !there {
+	switch {
+	case err != nil:
+		return ""
+	case !there:
+		s.weeks.Store(name, s.nonces.now())
 		return ""
 	}
-	s.weeks.Store(name, true)
+	s.weeks.Store(name, time.Time{})
 	return name[len(parent):]
+}
+
+// missingFor is how long a partition is believed to be missing: what a stranger makes up is not looked for each time. There
+// are no more of them to remember than sites and named weeks.
+const missingFor = 10 * time.Second
+
+// named reports whether statements name the partitions of id.
+func (s *Store) named(id uid.UID) bool {
+	age := s.nonces.now().Sub(id.Time())
+	return age <= namedWeeks && age >= -clockSpread
+}
+
+// known is week where it asks nobody, and false where it would have to.
+func (s *Store) known(parent string, id uid.UID) (string, bool) {
+	if id.IsZero() || !s.named(id) {
+		return "", false
+	}
+	name := id.Partition(parent)
+	if missing, looked := s.weeks.Load(name); !looked || !missing.(time.Time).IsZero() {
+		return "", false
+	}
+	return name[len(parent):], true
 }
