@@ -52,10 +52,11 @@ bench:
 	@deploy/tools/need test
 	$(GO) run ./internal/bench
 
-# The long tests: faults at random instants, under load, with the race detector.
+# The long tests: faults at random instants, under load, with the race detector; and ten million certificates (10 GB of disk).
 soak:
 	@deploy/tools/need soak
 	$(GO) test -race -tags soak -count 1 -p 1 -timeout 2h ./...
+	SEGL_LARGE=10000000 $(GO) test -count 1 -timeout 2h -run TestEverythingIsFoundInALargeLedger -v ./ca/ledger
 
 # Every fuzz target for FUZZTIME.
 fuzz:

@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,11 +19,12 @@ import (
 	"codeberg.org/dataverket/segl/ca/tbs"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // Listing takes two steps. One statement asks an index of each epoch for the next candidates, in order; then the rows of those
 // that are meant are read by serial. Each epoch's part is bounded by the page, so a page costs the same however large the
-// ledger is, and a few microseconds for each epoch that is kept.
+// ledger is; what is asked by name or key asks every epoch that is kept, which takes some thirty microseconds each.
 
 // mostExamined is how many candidates a page looks at, where not every one is meant.
 const mostExamined = 2000
@@ -99,10 +102,6 @@ type candidate struct {
 	profile   *string // likewise
 }
 
-// mergedScopes is how many scopes are each asked by a statement that stops at a page. Those of more are asked together, by one
-// that reads a page of each scope and epoch.
-const mergedScopes = 32
-
 // candidates returns the first most candidates after the cursor.
 func (l *Ledger) candidates(ctx context.Context, leaves []leaf, q ca.Query, most int) ([]candidate, error) {
 	scopes, err := l.scopesIn(ctx, q.Scope)
@@ -113,30 +112,44 @@ func (l *Ledger) candidates(ctx context.Context, leaves []leaf, q ca.Query, most
 		return l.ending(ctx, leaves, scopes, q.Scope.IsZero(), q.After.Serial, most)
 	}
 	leaves, err = l.living(ctx, leaves, later(q.After.NotAfter, q.ExpiringAfter))
-	if err != nil || len(leaves) == 0 {
-		return nil, err
-	}
-	sql, each := choosing(leaves, q, most), [][]int32{scopes}
-	if q.Name == (cert.Name{}) && q.Key == (cert.KeyID{}) && len(scopes) <= mergedScopes {
-		sql, each = merged(leaves, most, leaf.expiringAlone), nil
-		for i := range scopes {
-			each = append(each, scopes[i:i+1])
-		}
-	}
-	args := candidateArguments(q, most)
-	var list []statement
-	for _, ids := range each {
-		list = append(list, statement{sql, append([]any{ids}, args...)})
-	}
-	found, err := all(ctx, l.db, readCandidate, list)
 	if err != nil {
 		return nil, err
 	}
-	every := slices.Concat(found...)
-	slices.SortFunc(every, func(a, b candidate) int {
+	leaves = begunBefore(leaves, q.ExpiringBefore)
+	if len(leaves) == 0 {
+		return nil, nil
+	}
+	args := append([]any{scopes}, candidateArguments(q)...)
+	var found []candidate
+	switch {
+	case q.Name != (cert.Name{}):
+		found, err = abreast(ctx, l.db, readCandidate,
+			statement{merged(leaves, most, leaf.named), args}, statement{merged(leaves, most, leaf.furtherNamed), args})
+	case q.Key != (cert.KeyID{}):
+		found, err = once(ctx, l.db, readCandidate, merged(leaves, most, leaf.keyed), args...)
+	default:
+		found, err = l.expiring(ctx, leaves, scopes, q, most)
+	}
+	return firstOf(found, most), err
+}
+
+// firstOf returns the first most of a list, in the order of pages.
+func firstOf(list []candidate, most int) []candidate {
+	slices.SortFunc(list, func(a, b candidate) int {
 		return cmp.Or(a.notAfter.Compare(b.notAfter), bytes.Compare(a.serial.Bytes(), b.serial.Bytes()))
 	})
-	return every[:min(most, len(every))], nil
+	return list[:min(most, len(list))]
+}
+
+// abreast runs statements that read, each on a connection of its own.
+func abreast[T any](ctx context.Context, db *postgres.DB, row pgx.RowToFunc[T], list ...statement) ([]T, error) {
+	found, errs := make([][]T, len(list)), make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, s := range list {
+		wg.Go(func() { found[i], errs[i] = once(ctx, db, row, s.sql, s.args...) })
+	}
+	wg.Wait()
+	return slices.Concat(found...), errors.Join(errs...)
 }
 
 // scopesIn returns what rows call a scope and those below it; the zero Scope is all of them.
@@ -156,7 +169,7 @@ func (l *Ledger) scopesIn(ctx context.Context, s identity.Scope) ([]int32, error
 }
 
 // candidateArguments are those of the statements below, from the second on.
-func candidateArguments(q ca.Query, most int) []any {
+func candidateArguments(q ca.Query) []any {
 	serial := []byte{}
 	if !q.After.Serial.IsZero() {
 		serial = q.After.Serial.Bytes()
@@ -225,28 +238,6 @@ func (l *Ledger) living(ctx context.Context, leaves []leaf, from time.Time) ([]l
 	return kept, nil
 }
 
-// choosing is the statement that finds a page of candidates.
-func choosing(leaves []leaf, q ca.Query, most int) string {
-	switch {
-	case q.Name != (cert.Name{}):
-		return merged(leaves, most, leaf.named, leaf.furtherNamed)
-	case q.Key != (cert.KeyID{}):
-		return merged(leaves, most, leaf.keyed)
-	}
-	var arms []string
-	for _, v := range leaves {
-		arms = append(arms, v.expiring(most))
-	}
-	return `
-		SELECT i.serial, i.not_after, i.authority, i.profile
-		FROM   unnest($1::integer[]) s (id)
-		CROSS  JOIN LATERAL (` + strings.Join(arms, `
-			UNION ALL`) + `
-		) i
-		ORDER  BY i.not_after, i.serial
-		LIMIT  ` + bound(most)
-}
-
 // merged is a statement whose parts are each read in the order of an index, a page at most, whatever the server thinks of how
 // many there are.
 func merged(leaves []leaf, most int, parts ...func(leaf) string) string {
@@ -271,41 +262,24 @@ func merged(leaves []leaf, most int, parts ...func(leaf) string) string {
 		LIMIT  ` + bound(most)
 }
 
-// What follows are the parts of those statements that read one epoch. Whether a candidate was signed its record says.
-
-func (v leaf) expiringAlone() string {
-	return `
-			SELECT c.serial, c.not_after, c.authority, c.profile
-			FROM   ` + v.of("intent") + ` c
-			WHERE  c.scope = ($1::integer[])[1]`
-}
-
-func (v leaf) expiring(most int) string {
-	return `
-			(
-			SELECT c.serial, c.not_after, c.authority, c.profile
-			FROM   ` + v.of("intent") + ` c
-			WHERE  c.scope = s.id
-			AND    c.not_after >= $2 AND c.not_after < $4
-			AND    (c.not_after, c.serial) > ($2, $3)
-			ORDER  BY c.not_after, c.serial
-			LIMIT  ` + bound(most) + `
-			)`
-}
+// What follows are the parts of those statements that read one epoch. Whether a candidate was signed its record says. scope
+// stands in a sum where a mark decides: the server must not read the index by expiry as well, which in a week without
+// statistics it would read whole.
 
 func (v leaf) named() string {
 	return `
 			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
 			WHERE  c.name_mark = $5
-			AND    c.scope = ANY ($1::integer[])`
+			AND    c.scope + 0 = ANY ($1::integer[])`
 }
 
 func (v leaf) furtherNamed() string {
 	return `
-			SELECT c.serial, c.not_after, NULL::integer, NULL::text
+			SELECT c.serial, c.not_after, NULL::integer AS authority, NULL::text AS profile
 			FROM   ` + v.of("further_name") + ` c
-			WHERE  c.mark = $5`
+			WHERE  c.mark = $5
+			AND    cardinality($1::integer[]) > 0` // which scope it is of, its record says
 }
 
 func (v leaf) keyed() string {
@@ -313,7 +287,7 @@ func (v leaf) keyed() string {
 			SELECT c.serial, c.not_after, c.authority, c.profile
 			FROM   ` + v.of("intent") + ` c
 			WHERE  c.key_mark = $5
-			AND    c.scope = ANY ($1::integer[])`
+			AND    c.scope + 0 = ANY ($1::integer[])`
 }
 
 // meant reports whether rec is what q asks for: marks only make it likely.

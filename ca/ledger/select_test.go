@@ -158,3 +158,32 @@ func TestAPartitionIsNamedFromAnIdentifier(t *testing.T) {
 		}
 	}
 }
+
+// What is to end next may stand in an epoch that began long after the first that holds anything: a page asks for those it has
+// to, and leaves out none.
+func TestPagesByExpiryLeaveOutNothingHoweverFarTheEpochsLieApart(t *testing.T) {
+	h := pkitest.New(t)
+	var want []cert.Serial
+	for _, weeks := range []int{0, 1, 9, 1, 14} {
+		h.Advance(time.Duration(weeks) * uid.EpochLength)
+		_, err := h.Ledger.MakeEpochs(t.Context(), h.Now())
+		must(t, err)
+		for range 2 {
+			c, err := h.Issue(t.Context(), demo, ca.Request{
+				Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), "dns:a.demo.test"),
+			})
+			must(t, err)
+			want = append(want, c.Serial)
+		}
+	}
+	for _, from := range []time.Time{{}, h.Now().Add(-12 * uid.EpochLength), h.Now()} {
+		all := chosen(t, h, ca.Query{Scope: pkitest.Demo, Profile: "server", ExpiringAfter: from})
+		slow := chosen(t, h, ca.Query{Scope: pkitest.Demo, Name: named(t, "dns:a.demo.test"), ExpiringAfter: from})
+		if !slices.Equal(all, slow) {
+			t.Errorf("from %s: got %v, want those found by name, %v", from, all, slow)
+		}
+		if from.IsZero() && len(all) != len(want) {
+			t.Errorf("got %d certificates, want %d", len(all), len(want))
+		}
+	}
+}
