@@ -267,7 +267,8 @@ func listing(ctx context.Context, tx pgx.Tx, c choice, list [][]byte) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO incident_certificate (incident, serial)
 		SELECT $1, serial
-		FROM   unnest($2::bytea[]) AS a (serial)`, c.id, list)
+		FROM   unnest($2::bytea[]) AS a (serial)
+		ON     CONFLICT DO NOTHING`, c.id, list)
 	return err
 }
 

@@ -18,10 +18,15 @@ import (
 // members are the certificates that an incident n touches, with what became of each: those that were valid when it was made,
 // and not revoked before.
 func (v leaf) members(c choice) string {
+	return v.intended(c, `
+		JOIN   `+v.of("outcome")+` o ON o.serial = i.serial AND o.signature IS NOT NULL`)
+}
+
+// intended are members of which an outcome is as said.
+func (v leaf) intended(c choice, outcome string) string {
 	return `
 		FROM   n
-		CROSS  JOIN ` + v.of("intent") + ` i
-		JOIN   ` + v.of("outcome") + ` o ON o.serial = i.serial AND o.signature IS NOT NULL` + v.revoked() + v.successor() + `
+		CROSS  JOIN ` + v.of("intent") + ` i` + outcome + v.revoked() + v.successor() + `
 		WHERE  i.serial > $12
 		AND    i.serial <= $13
 		AND    i.not_after + interval '0' >= n.made_at` + v.touches() + c.narrowed(v) + ` -- the sum keeps another index out of it
@@ -186,7 +191,8 @@ func (l *Ledger) preview(ctx context.Context, c choice, i incident.Incident) (t 
 	return incident.Tally{Chosen: len(list), Waiting: len(list), Complete: true}, true, err
 }
 
-// below reads the serials of certificates with a name below the one that an incident chooses by.
+// below reads the serials of certificates with a name below the one that an incident chooses by, of those with them that are
+// being made.
 func (l *Ledger) below(ctx context.Context, c choice, i incident.Incident) ([][]byte, error) {
 	leaves, err := l.held(ctx, c.since, c.upto)
 	if err != nil {
@@ -235,7 +241,8 @@ type named struct{ serial, tbs []byte }
 
 func (l *Ledger) namedIn(ctx context.Context, v leaf, c choice, made time.Time, from, to []byte) ([]named, error) {
 	rows, err := l.db.Query(ctx, literal+`
-		SELECT i.serial, i.tbs`+v.members(c)+`
+		SELECT i.serial, i.tbs`+v.intended(c, ``)+`
+		AND    NOT EXISTS (SELECT FROM `+v.of("outcome")+` WHERE serial = i.serial AND signature IS NULL OFFSET 0)
 		AND    i.not_after > $11`, c.args(made, time.Time{}, from, to)...)
 	if err != nil {
 		return nil, err

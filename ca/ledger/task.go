@@ -60,6 +60,7 @@ func (l *Ledger) Begin(ctx context.Context, id uid.UID, f audit.Fact) error {
 // A task is where an incident's revoking is.
 type task struct {
 	choice
+	incident   incident.Incident
 	everything bool
 	revoking   time.Time
 	cursor     []byte
@@ -102,7 +103,7 @@ func (l *Ledger) task(ctx context.Context, id uid.UID) (task, error) {
 	if err != nil {
 		return task{}, err
 	}
-	t := task{choice: choice{id: id.Bytes()}, everything: i.Everything, reason: i.Reason.String()}
+	t := task{choice: choice{id: id.Bytes()}, incident: i, everything: i.Everything, reason: i.Reason.String()}
 	return t, l.db.QueryRow(ctx, `
 		SELECT authority, profile, scope, name_mark, key_mark, listed, since, upto, revoking_at, cursor, passes
 		FROM   incident
@@ -178,10 +179,33 @@ func (l *Ledger) settle(ctx context.Context, t task, now time.Time) (more bool, 
 	if now.Before(t.revoking.Add(settleMargin)) {
 		return false, nil
 	}
-	again := uid.Floor(uid.Certificate, l.site, second(t.upto).Add(-settleMargin))
-	_, err = l.db.Exec(ctx, `
-		UPDATE incident
-		SET    passes = 1, cursor = $3
-		WHERE  id = $1 AND passes = 0 AND cursor = $2`, t.id, t.cursor, again.Bytes())
+	again := uid.Floor(uid.Certificate, l.site, second(t.upto).Add(-settleMargin)).Bytes()
+	late, err := l.late(ctx, t, again)
+	if err != nil {
+		return false, err
+	}
+	err = postgres.Tx(ctx, l.db, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE incident
+			SET    passes = 1, cursor = $3
+			WHERE  id = $1 AND passes = 0 AND cursor = $2`, t.id, t.cursor, again)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return listing(ctx, tx, t.choice, late)
+	})
 	return err == nil, err
+}
+
+// late reads again what an incident that lists its certificates lists from again on: some were being recorded when it was
+// made.
+func (l *Ledger) late(ctx context.Context, t task, again []byte) ([][]byte, error) {
+	if !t.listed {
+		return nil, nil
+	}
+	c := t.choice
+	if slices.Compare(c.since, again) < 0 {
+		c.since = again
+	}
+	return l.below(ctx, c, t.incident)
 }
