@@ -29,7 +29,7 @@ type Epoch struct {
 	State     string    // ahead, open, closed, expired, archived, dropped or restored
 	Rows      int64     // of the certificates' table, as the database estimates
 	Octets    int64     // of all tables, with their indexes
-	KeptUntil time.Time // when everything in it is past its retention; zero while it is not closed
+	KeptUntil time.Time // when everything in it is past its retention, no earlier than; zero while it is not closed
 	File      string    // of its archive
 }
 
@@ -108,16 +108,20 @@ func (l *Ledger) epoch(ctx context.Context, v leaf, keep Retention, now time.Tim
 	if err != nil || e.State != Closed {
 		return e, err
 	}
-	e.KeptUntil, err = l.keptUntil(ctx, v, keep)
+	e.KeptUntil, err = l.keptUntil(ctx, v, keep, now)
 	if err == nil && !now.Before(e.KeptUntil) {
 		e.State = Expired
 	}
 	return e, err
 }
 
-// keptUntil returns when everything in a closed epoch is past its retention. It looks at the certificates only once the rest is.
-func (l *Ledger) keptUntil(ctx context.Context, v leaf, keep Retention) (time.Time, error) {
+// keptUntil returns when everything in a closed epoch is past its retention. It looks at the certificates, which are many, only
+// once the rest is: until then it says when that will be.
+func (l *Ledger) keptUntil(ctx context.Context, v leaf, keep Retention, now time.Time) (time.Time, error) {
 	until := v.epoch.End().Add(max(keep.Facts, closedAfter))
+	if now.Before(until) {
+		return until.UTC(), nil
+	}
 	rows, err := l.db.Query(ctx, `
 		SELECT profile, max(not_after)
 		FROM   `+v.of("intent")+`
