@@ -43,6 +43,9 @@ func (s *Server) ChangeKey(ctx context.Context, h Holder, c KeyChange) (Account,
 	if key == h.KeyID {
 		return Account{}, taken(h.ID)
 	}
+	if err := s.limitChange(ctx, h); err != nil {
+		return Account{}, err
+	}
 	a := h.Account
 	a.Key, a.KeyID, a.Thumbprint = c.New, key, c.Thumbprint
 	f := audit.Fact{

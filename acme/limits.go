@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const (
 	OrdersPerScope     limit.Name = "acme-orders-per-scope"
 	OrdersPerName      limit.Name = "acme-orders-per-name"
 	ClaimsPerAccount   limit.Name = "acme-authorizations-per-account"
+	ChangesPerAccount  limit.Name = "acme-changes-per-account"
 	FailuresPerName    limit.Name = "acme-failures-per-name"
 )
 
@@ -35,6 +37,7 @@ func LimitsDefined() []limit.Definition {
 		{Name: OrdersPerScope, Rate: limit.Rate{Count: 100_000, Per: time.Hour}, About: "new orders in one scope"},
 		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders of one account for one name, and finalized ones in one scope, those that replace a certificate excepted"},
 		{Name: ClaimsPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "authorizations that one account asks for without an order"},
+		{Name: ChangesPerAccount, Rate: limit.Rate{Count: 100, Per: time.Hour}, About: "changes of one account's contacts, terms and key"},
 		{Name: FailuresPerName, Rate: limit.Rate{Count: 60, Per: time.Hour}, About: "failed validations of one name by one account"},
 	}
 }
@@ -62,8 +65,10 @@ func (s *Server) take(ctx context.Context, who identity.Caller, charges ...limit
 		return nil
 	}
 	f := audit.Fact{At: s.Now(), Who: who, Scope: e.Scope, What: audit.Limited, Refused: true, Subject: e.Subject, Why: string(e.Limit) + " " + e.Rate.String()}
-	if err := s.Store.Note(ctx, f); err != nil {
-		return fmt.Errorf("recording a refusal: %w", err)
+	if s.doorstep.Tell(cmp.Or(who.Actor, network(who.Remote).String()), s.Now()) { // whoever goes on asking writes no more
+		if err := s.Store.Note(ctx, f); err != nil {
+			return fmt.Errorf("recording a refusal: %w", err)
+		}
 	}
 	p := problem(RateLimited, "%s (RFC 8555 §6.6)", e)
 	p.RetryAfter, p.Limit = e.Wait, e.Limit
@@ -126,6 +131,11 @@ func (s *Server) limitClaim(ctx context.Context, h Holder, n cert.Name) error {
 	c := failure(h.ID, h.Scope, n)
 	c.Peek = true
 	return s.take(ctx, h.Caller(), limit.Charge{Limit: ClaimsPerAccount, Scope: h.Scope, Subject: h.ID.String()}, c)
+}
+
+// limitChange counts a change of h's account: each is a fact. Deactivating is none.
+func (s *Server) limitChange(ctx context.Context, h Holder) error {
+	return s.take(ctx, h.Caller(), limit.Charge{Limit: ChangesPerAccount, Scope: h.Scope, Subject: h.ID.String()})
 }
 
 // limitTry sees that h did not fail to prove n too often: orders made in advance are as many tries.

@@ -66,13 +66,16 @@ func (s *Server) makeOrder(h Holder, list []cert.Name, now time.Time) Order {
 	return o
 }
 
-// refused records that names were refused, and returns the problem.
+// refused records that names were refused, within bounds, and returns the problem.
 func (s *Server) refused(ctx context.Context, h Holder, p *Problem) error {
 	if p.Type == Malformed {
 		return p
 	}
 	var facts []audit.Fact
 	for _, sub := range p.Subproblems {
+		if !s.doorstep.Tell(h.Caller().Actor, s.Now()) {
+			break
+		}
 		facts = append(facts, audit.Fact{
 			At: s.Now(), Who: h.Caller(), Scope: h.Scope, What: audit.Order, Refused: true,
 			Subject: sub.Identifier.Type + ":" + sub.Identifier.Value, Why: sub.Detail,

@@ -113,6 +113,9 @@ func (s *Server) Update(ctx context.Context, h Holder, c Change) (Account, error
 		if p := checkContacts(*c.Contact); p != nil {
 			return Account{}, p
 		}
+		if err := s.limitChange(ctx, h); err != nil {
+			return Account{}, err
+		}
 		a.Contact, f.Why = *c.Contact, "contacts"
 	default:
 		return a, nil

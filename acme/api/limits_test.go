@@ -92,6 +92,17 @@ func TestEachLimitIsToldByItsName(t *testing.T) {
 		third = &account{replica: r, key: pkitest.Key(t)}
 		overLimit(t, r, "an address", third.post(t, r.at("new-account"), `{}`), acme.AccountsPerAddress)
 	})
+	t.Run("changes", func(t *testing.T) {
+		_, r := newSite(t, options{idle: true, rates: map[limit.Name]limit.Rate{acme.ChangesPerAccount: of(1)}})
+		a := r.register(t)
+		if res := a.post(t, a.kid, `{"contact":["mailto:b@demo.test"]}`); res.status != http.StatusOK {
+			t.Fatalf("a change: %d %s", res.status, res.body)
+		}
+		overLimit(t, r, "another", a.post(t, a.kid, `{"contact":["mailto:c@demo.test"]}`), acme.ChangesPerAccount)
+		if res := a.post(t, a.kid, `{"status":"deactivated"}`); res.status != http.StatusOK {
+			t.Errorf("deactivating: %d %s", res.status, res.body)
+		}
+	})
 	t.Run("failures", func(t *testing.T) {
 		_, r := newSite(t, options{validator: no{}, rates: map[limit.Name]limit.Rate{acme.FailuresPerName: of(2)}})
 		a := r.register(t)
@@ -169,4 +180,20 @@ func TestAScopeMayHaveItsOwnRate(t *testing.T) {
 		t.Errorf("%d %s", page.status, page.body)
 	}
 	refused(t, "no scope", r.do(t, "GET", r.base+"/acme/-/nobody/limits", "", nil), 404, "malformed")
+}
+
+func TestRefusalsOfOneWhoGoesOnAskingAreWrittenDownAFewTimes(t *testing.T) {
+	s, r := newSite(t, options{idle: true, rates: map[limit.Name]limit.Rate{acme.OrdersPerAccount: of(1)}})
+	a, b := r.register(t), r.register(t)
+	a.order(t, "dns:a.demo.test")
+	for range 15 {
+		overLimit(t, r, "an order", a.post(t, r.at("new-order"), orderFor("dns:a.demo.test")), acme.OrdersPerAccount)
+		refused(t, "a name", b.post(t, r.at("new-order"), orderFor("dns:a.other.test")), http.StatusBadRequest, "rejectedIdentifier")
+	}
+	if n := s.facts(t, "limit.exceed", "", false); n != 10 {
+		t.Errorf("%d facts of 15 limited requests in a minute", n)
+	}
+	if n := s.facts(t, "order.create", "dns:a.other.test", false); n != 10 {
+		t.Errorf("%d facts of 15 refused names in a minute", n)
+	}
 }
