@@ -37,7 +37,7 @@ func LimitsDefined() []limit.Definition {
 		{Name: OrdersPerScope, Rate: limit.Rate{Count: 100_000, Per: time.Hour}, About: "new orders in one scope"},
 		{Name: OrdersPerName, Rate: limit.Rate{Count: 300, Per: time.Hour}, About: "new orders of one account for one name, and finalized ones in one scope, those that replace a certificate excepted"},
 		{Name: ClaimsPerAccount, Rate: limit.Rate{Count: 20_000, Per: time.Hour}, About: "authorizations that one account asks for without an order"},
-		{Name: ChangesPerAccount, Rate: limit.Rate{Count: 100, Per: time.Hour}, About: "changes of one account's contacts, terms and key"},
+		{Name: ChangesPerAccount, Rate: limit.Rate{Count: 100, Per: time.Hour}, About: "changes of one account's contacts and key"},
 		{Name: FailuresPerName, Rate: limit.Rate{Count: 60, Per: time.Hour}, About: "failed validations of one name by one account"},
 	}
 }
