@@ -360,9 +360,16 @@ func (l *Ledger) about(ctx context.Context, q audit.Query) (audit.Page, error) {
 
 // making returns the facts of a certificate's making: those of the transaction that wrote its outcome.
 func (l *Ledger) making(ctx context.Context, q audit.Query) ([]audit.Entry, error) {
+	v := leafOf(q.Serial.UID())
+	if there, err := l.has(ctx, "outcome", v); err != nil || !there {
+		return nil, err
+	}
 	var at *time.Time
 	err := l.db.QueryRow(ctx, `
-		SELECT (SELECT o.at FROM outcome o WHERE o.serial = $1 AND o.signature IS NOT NULL)`, q.Serial.Bytes()).Scan(&at)
+		SELECT (SELECT o.at FROM `+v.of("outcome")+` o WHERE o.serial = $1 AND o.signature IS NOT NULL)`, q.Serial.Bytes()).Scan(&at)
+	if missingTable(err) {
+		return nil, nil
+	}
 	if err != nil || at == nil {
 		return nil, err
 	}
