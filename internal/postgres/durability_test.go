@@ -23,7 +23,7 @@ func TestADatabaseThatKeepsItsWordIsAccepted(t *testing.T) {
 	exec(t, db, `CREATE TABLE meant (n integer) PARTITION BY RANGE (n)`)
 	// Since PostgreSQL 18 only the partitions of such a table may be unlogged.
 	exec(t, db, `CREATE UNLOGGED TABLE meant_1 PARTITION OF meant FOR VALUES FROM (1) TO (2)`)
-	if err := postgres.CheckDurability(t.Context(), db, postgres.Unsafe{}, "meant", "acme_boot", "acme_nonce"); err != nil {
+	if err := postgres.CheckDurability(t.Context(), db, postgres.Unsafe{}, "meant", "acme_boot", "acme_nonce", "limit_bucket"); err != nil {
 		t.Error(err)
 	}
 }
