@@ -186,7 +186,7 @@ func TestEachDifferenceIsFound(t *testing.T) {
 			s.revoke(t, 3)
 			s.publish(t)
 			s.Advance(10 * time.Minute)
-		}, "list | number 1 is served, number 2 was published"},
+		}, "list | 1 was published 10m0s ago"},
 		"an answer that has become untrue": {func(t *testing.T, s *site) {
 			s.responder.Listening()
 			s.found(t)
