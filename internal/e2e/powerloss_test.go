@@ -37,7 +37,7 @@ func TestNothingThatWasAnsweredIsLostByPowerLoss(t *testing.T) {
 	}
 	l := startLoad(t, s, choose)
 	lost := 0
-	for range howOften() / 4 {
+	for range howOften() / 6 {
 		l.letAnswer(1 + choose.IntN(80))
 		cut := time.Now()
 		master := postmasterOf(t, s)
