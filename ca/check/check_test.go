@@ -186,7 +186,7 @@ func TestEachDifferenceIsFound(t *testing.T) {
 			s.revoke(t, 3)
 			s.publish(t)
 			s.Advance(10 * time.Minute)
-		}, "list | was published 10m0s ago"},
+		}, "list | was published 10m"},
 		"an answer that has become untrue": {func(t *testing.T, s *site) {
 			s.responder.Listening()
 			s.found(t)
