@@ -56,7 +56,6 @@ type place struct {
 	sees  *acme.Problem
 	err   error
 	waits bool // until nobody asks any more
-	asked []acme.Check
 }
 
 func (p *place) Name() string { return p.name }

@@ -23,12 +23,6 @@ func (v leaf) ends() string {
 		LEFT   JOIN ` + v.of("outcome") + ` o ON o.serial = i.serial` + v.revoked()
 }
 
-// endTables look up the outcome and the revocation of an i, each by its serial in one partition. OFFSET 0 keeps them look-ups:
-// the planner does not count on partitions being pruned as a statement runs, and would rather read tables from end to end.
-const endTables = `
-	LEFT JOIN LATERAL (SELECT serial, at, signature FROM outcome WHERE serial = i.serial OFFSET 0) o ON true
-	LEFT JOIN LATERAL (SELECT serial, revoked_at, reason FROM revocation WHERE serial = i.serial OFFSET 0) r ON true`
-
 type row struct {
 	Serial    []byte
 	NotAfter  time.Time

@@ -41,8 +41,10 @@ func (s *Server) openChecker() {
 	client := &http.Client{Timeout: fetchTimeout}
 	c.Checker = check.New(check.Config{
 		Ledger: s.ledger, Authorities: s.signers, Endpoints: append([]string{s.cfg.URLs.Public}, s.cfg.Check.Endpoints...),
-		Fetch: func(ctx context.Context, url string, body []byte) ([]byte, error) { return fetch(ctx, client, url, body) },
-		Site:  byte(s.cfg.Site), Now: s.now, //nolint:gosec // checked
+		Fetch: func(ctx context.Context, url string, body []byte) ([]byte, error) {
+			return fetch(ctx, client, url, body)
+		},
+		Site: byte(s.cfg.Site), Now: s.now, //nolint:gosec // checked
 	})
 	s.duties = append(s.duties, duty.Duty{Name: "check", Every: checkEvery, Once: c.once})
 	gauge := func(name, help string, value func(at time.Time, found []check.Finding) float64) {
