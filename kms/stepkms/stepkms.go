@@ -4,7 +4,9 @@
 // some need a C compiler and others an SDK larger than everything else here. Without the tag, Open says so. The package keeps no
 // list of keys: it makes each at a place of its own, and kms/softkms writes down whose it is.
 //
-// A Provider may be called concurrently, as far as its token allows sessions; calls may hang for as long as the token does.
+// A Provider may be called concurrently, as far as its token allows sessions; calls may hang for as long as the token does. What
+// changes or looks through a token's objects is done one at a time, since tokens lose objects to one another's changes (SoftHSM
+// answers CKR_GENERAL_ERROR); signatures are not.
 package stepkms
 
 import (
@@ -27,6 +29,17 @@ type Provider struct {
 	kind    step.Type
 	at      *uri.URI
 	manager step.KeyManager
+	turn    chan struct{} // holds one element while somebody is at the token's objects
+}
+
+// await takes the turn; done gives it back. A caller that gives up waiting has not had it.
+func (p *Provider) await(ctx context.Context) (done func(), err error) {
+	select {
+	case p.turn <- struct{}{}:
+		return func() { <-p.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the token: %w: %w", kms.ErrUnavailable, ctx.Err())
+	}
 }
 
 // Open connects to the key manager that a URI names, such as
@@ -48,7 +61,7 @@ func Open(ctx context.Context, rawURI string) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening key provider %s: %w: %w", kind, kms.ErrUnavailable, err)
 	}
-	return &Provider{kind: kind, at: at, manager: manager}, nil
+	return &Provider{kind: kind, at: at, manager: manager, turn: make(chan struct{}, 1)}, nil
 }
 
 // Close lets go of the key manager.
@@ -84,13 +97,15 @@ var algorithms = map[kms.Algorithm]struct {
 
 // Create implements softkms.Provider.
 func (p *Provider) Create(ctx context.Context, hint string, alg kms.Algorithm) (string, crypto.Signer, error) {
-	if err := ctx.Err(); err != nil {
-		return "", nil, err
-	}
 	want, ok := algorithms[alg]
 	if !ok || !p.has(alg) {
 		return "", nil, fmt.Errorf("%w by %s: %.40q", kms.ErrUnsupported, p.kind, string(alg))
 	}
+	done, err := p.await(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	defer done()
 	var id [16]byte
 	rand.Read(id[:]) //nolint:errcheck // never fails
 	unique := hex.EncodeToString(id[:])
@@ -100,7 +115,7 @@ func (p *Provider) Create(ctx context.Context, hint string, alg kms.Algorithm) (
 	if err != nil {
 		return "", nil, fmt.Errorf("%w: %w", kms.ErrUnavailable, err)
 	}
-	signer, err := p.Load(ctx, made.Name)
+	signer, err := p.load(made.Name)
 	return made.Name, signer, err
 }
 
@@ -121,9 +136,15 @@ func label(name string) string {
 
 // Load implements softkms.Provider.
 func (p *Provider) Load(ctx context.Context, place string) (crypto.Signer, error) {
-	if err := ctx.Err(); err != nil {
+	done, err := p.await(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
+	return p.load(place)
+}
+
+func (p *Provider) load(place string) (crypto.Signer, error) {
 	signer, err := p.manager.CreateSigner(&step.CreateSignerRequest{SigningKey: place})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", kms.ErrUnavailable, err)
@@ -133,12 +154,14 @@ func (p *Provider) Load(ctx context.Context, place string) (crypto.Signer, error
 
 // Delete implements softkms.Provider. A cloud's key cannot be deleted by us, and stays.
 func (p *Provider) Delete(ctx context.Context, place string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	m, ok := p.manager.(interface{ DeleteKey(uri string) error })
 	if !ok {
 		return nil
 	}
+	done, err := p.await(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return m.DeleteKey(place)
 }
