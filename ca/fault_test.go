@@ -419,7 +419,7 @@ func unfounded(t *testing.T) (*ca.CA, kms.Keyring, *lossy) {
 	scopes, err := tenancy.Open(ctx, db, time.Now)
 	must(t, err)
 	must(t, pkitest.Demonstrate(ctx, scopes))
-	keyring, err := softkms.Open(ctx, softkms.Config{DB: db, Passphrase: pass, Now: time.Now})
+	keyring, err := softkms.Open(ctx, softkms.Config{DB: db, Passphrase: pass, Now: time.Now, Iterations: 1000})
 	must(t, err)
 	a, err := ca.New(ca.Config{Site: 1, TrustDomain: pkitest.Domain, PublicURL: "http://127.0.0.1:8080", Ledger: l, Scopes: scopes, Now: time.Now})
 	must(t, err)

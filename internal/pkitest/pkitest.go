@@ -75,7 +75,7 @@ func With(t testing.TB, h *House, l ca.Ledger) *House {
 	must(t, Demonstrate(ctx, h.Scopes))
 	pass, err := softkms.NewPassphrase("correct horse battery staple")
 	must(t, err)
-	h.Keyring, err = softkms.Open(ctx, softkms.Config{DB: h.DB, Passphrase: pass, Now: h.Now})
+	h.Keyring, err = softkms.Open(ctx, softkms.Config{DB: h.DB, Passphrase: pass, Now: h.Now, Iterations: 1000})
 	must(t, err)
 	h.CA, err = ca.New(ca.Config{Site: 1, TrustDomain: Domain, PublicURL: "http://127.0.0.1:8080", Ledger: l, Scopes: h.Scopes, Now: h.Now})
 	must(t, err)

@@ -16,6 +16,7 @@
 package softkms
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -40,6 +41,9 @@ type Config struct {
 	Provider Provider
 	// Limits bound what a key of a provider may cost those who wait for it.
 	Limits kms.Limits
+	// Iterations is how slow a passphrase is made to try, in a database that has no keys yet. Zero: what OWASP asks for, and
+	// nothing that keeps real keys asks for less. Tests do, which make many databases.
+	Iterations int
 }
 
 // A Keyring is a kms.Keyring.
@@ -61,11 +65,10 @@ var _ kms.Keyring = (*Keyring)(nil)
 // keys are sealed under. The first Open on a database decides which that is. Another passphrase is refused with
 // ErrPassphrase.
 func Open(ctx context.Context, cfg Config) (*Keyring, error) {
-	return open(ctx, cfg, iterations)
-}
-
-func open(ctx context.Context, cfg Config, iterations int) (*Keyring, error) {
-	b, err := unlock(ctx, cfg.DB, cfg.Passphrase, iterations)
+	if cfg.Iterations != 0 && cfg.Iterations < minIterations {
+		return nil, fmt.Errorf("opening keyring: %d iterations: want %d or more (NIST SP 800-132 §5.2)", cfg.Iterations, minIterations)
+	}
+	b, err := unlock(ctx, cfg.DB, cfg.Passphrase, cmp.Or(cfg.Iterations, iterations))
 	if err != nil {
 		return nil, fmt.Errorf("opening keyring: %w", err)
 	}

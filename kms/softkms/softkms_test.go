@@ -31,12 +31,12 @@ func passphrase(t *testing.T, s string) softkms.Passphrase {
 
 func config(t *testing.T, db *postgres.DB, s string) softkms.Config {
 	t.Helper()
-	return softkms.Config{DB: db, Passphrase: passphrase(t, s), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }}
+	return softkms.Config{DB: db, Passphrase: passphrase(t, s), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }, Iterations: 1000}
 }
 
 func open(t *testing.T, db *postgres.DB) *softkms.Keyring {
 	t.Helper()
-	ring, err := softkms.OpenQuickly(t.Context(), config(t, db, right))
+	ring, err := softkms.Open(t.Context(), config(t, db, right))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,10 +50,16 @@ func TestKeyringConforms(t *testing.T) {
 
 func TestOpenUsesTheIterationsOWASPAsksFor(t *testing.T) {
 	db := postgrestest.Open(t)
+	cfg := config(t, db, right)
+	cfg.Iterations = 0
 	for range 2 {
-		if _, err := softkms.Open(t.Context(), config(t, db, right)); err != nil {
+		if _, err := softkms.Open(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
+	}
+	cfg.Iterations = 999
+	if _, err := softkms.Open(t.Context(), cfg); err == nil {
+		t.Error("999 iterations were taken")
 	}
 	var n int
 	if err := db.QueryRow(t.Context(), `SELECT iterations FROM kms_seal`).Scan(&n); err != nil || n != 600_000 {
@@ -65,7 +71,7 @@ func TestOpenRefusesAnotherPassphrase(t *testing.T) {
 	db := postgrestest.Open(t)
 	open(t, db)
 	for _, wrong := range []string{right + " ", strings.ToUpper(right), "x"} {
-		_, err := softkms.OpenQuickly(t.Context(), config(t, db, wrong))
+		_, err := softkms.Open(t.Context(), config(t, db, wrong))
 		if !errors.Is(err, softkms.ErrPassphrase) {
 			t.Errorf("got %v", err)
 		}
@@ -73,7 +79,7 @@ func TestOpenRefusesAnotherPassphrase(t *testing.T) {
 			t.Error("the error tells the passphrase")
 		}
 	}
-	if _, err := softkms.OpenQuickly(t.Context(), softkms.Config{DB: db, Now: time.Now}); err == nil {
+	if _, err := softkms.Open(t.Context(), softkms.Config{DB: db, Now: time.Now}); err == nil {
 		t.Error("opened without a passphrase")
 	}
 }
@@ -84,7 +90,7 @@ func TestFirstOpensRaceToOneSeal(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range rings {
 		wg.Go(func() {
-			ring, err := softkms.OpenQuickly(t.Context(), config(t, db, right))
+			ring, err := softkms.Open(t.Context(), config(t, db, right))
 			if err != nil {
 				t.Error(err)
 			}
@@ -115,7 +121,7 @@ func TestAlteredSealIsRefused(t *testing.T) {
 			db := postgrestest.Open(t)
 			open(t, db)
 			exec(t, db, sql)
-			if _, err := softkms.OpenQuickly(t.Context(), config(t, db, right)); err == nil {
+			if _, err := softkms.Open(t.Context(), config(t, db, right)); err == nil {
 				t.Error("opened")
 			}
 		})

@@ -84,7 +84,7 @@ func config(t *testing.T, p softkms.Provider) softkms.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return softkms.Config{DB: postgrestest.Open(t), Passphrase: pass, Now: time.Now, Provider: p, Limits: kms.Limits{Workers: 4, Deadline: 2 * time.Second}}
+	return softkms.Config{DB: postgrestest.Open(t), Passphrase: pass, Now: time.Now, Provider: p, Iterations: 1000, Limits: kms.Limits{Workers: 4, Deadline: 2 * time.Second}}
 }
 
 func open(t *testing.T, cfg softkms.Config) *softkms.Keyring {
