@@ -25,18 +25,6 @@ func (p *program) acme() *cobra.Command {
 // keysOf is where the external account keys of s are.
 func keysOf(s identity.Scope) string { return pathOf(s) + "/acme/external-account-keys" }
 
-// asked asks the operators' listener once and decodes the answer into out.
-func (p *program) asked(ctx context.Context, r client.Request, out any) error {
-	remote, err := p.dial(operator)
-	if err != nil {
-		return err
-	}
-	defer remote.Close()
-	ctx, cancel := p.within(ctx)
-	defer cancel()
-	return remote.Do(ctx, r, out)
-}
-
 // eabCreate is `segl acme eab create`.
 func (p *program) eabCreate() *cobra.Command {
 	var scope string

@@ -144,15 +144,8 @@ func (p *program) caChange(ctx context.Context, name string, v caChange) error {
 }
 
 func (p *program) caDo(ctx context.Context, r client.Request) error {
-	remote, err := p.dial(operator)
-	if err != nil {
-		return err
-	}
-	defer remote.Close()
-	ctx, cancel := p.within(ctx)
-	defer cancel()
 	var out api.Authority
-	if err := remote.Do(ctx, r, &out); err != nil {
+	if err := p.asked(ctx, r, &out); err != nil {
 		return err
 	}
 	return output.One(p.out, p.form, out, authorityView)

@@ -248,15 +248,8 @@ func (p *program) oneIncident(ctx context.Context, arg, method, verb string, tal
 	if err != nil {
 		return err
 	}
-	remote, err := p.dial(operator)
-	if err != nil {
-		return err
-	}
-	defer remote.Close()
-	ctx, cancel := p.within(ctx)
-	defer cancel()
 	var out api.IncidentShown
-	if err := remote.Do(ctx, client.Request{Method: method, Path: "/v1/incidents/" + id + verb}, &out); err != nil {
+	if err := p.asked(ctx, client.Request{Method: method, Path: "/v1/incidents/" + id + verb}, &out); err != nil {
 		return err
 	}
 	return output.One(p.out, p.form, out, incidentView(tallied))

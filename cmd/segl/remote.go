@@ -184,3 +184,15 @@ func (p *program) scope(flag string) (identity.Scope, error) {
 	}
 	return v, nil
 }
+
+// asked asks the operators' listener once and decodes the answer into out.
+func (p *program) asked(ctx context.Context, r client.Request, out any) error {
+	remote, err := p.dial(operator)
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+	ctx, cancel := p.within(ctx)
+	defer cancel()
+	return remote.Do(ctx, r, out)
+}

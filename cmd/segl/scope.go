@@ -146,15 +146,8 @@ func (p *program) setRights(ctx context.Context, s identity.Scope, r rightsFlags
 
 // scopeDo asks for one scope and prints it.
 func (p *program) scopeDo(ctx context.Context, r client.Request) error {
-	remote, err := p.dial(operator)
-	if err != nil {
-		return err
-	}
-	defer remote.Close()
-	ctx, cancel := p.within(ctx)
-	defer cancel()
 	var out api.Scope
-	if err := remote.Do(ctx, r, &out); err != nil {
+	if err := p.asked(ctx, r, &out); err != nil {
 		return err
 	}
 	return output.One(p.out, p.form, out, scopeView)
