@@ -26,6 +26,11 @@ type Clients struct {
 	Roots     func() *x509.CertPool // the trust anchors of the moment; a new pool is a new pointer
 	Domain    string                // the SPIFFE trust domain
 	Operators func(identity.ID) bool
+	// Name, where there, completes a caller whose evidence was found good, at every request: with what it was granted. It does
+	// no I/O.
+	Name func(identity.Caller) identity.Caller
+	// Tokens judge access tokens, by the issuer that these say they are from. Nil: certificates alone are evidence.
+	Tokens map[string]Verifier
 	// Admit, where there, is asked at every request of a named caller, as whether the certificate has been revoked. It
 	// must be quick. Its error is the answer.
 	Admit func(context.Context, identity.Caller) error
@@ -132,8 +137,12 @@ func explainChain(leaf *x509.Certificate, err error) error {
 
 // name finds out who asks, and whether the route admits them.
 func (c *call) name(a Access) error {
-	who, err := c.peer.caller(c.r.TLS, c.server.clients, c.begun, a)
-	if err == nil && c.server.clients.Admit != nil {
+	who, err := c.evidence(c.r.Context(), c.begun, a)
+	if f, ok := errors.AsType[*Fault](err); ok {
+		c.challenge(f)
+		return f
+	}
+	if err == nil && !who.Serial.IsZero() && c.server.clients.Admit != nil {
 		if refusal := c.server.clients.Admit(c.r.Context(), who); refusal != nil && a != Anyone {
 			return refusal
 		} else if refusal != nil {
@@ -146,11 +155,12 @@ func (c *call) name(a Access) error {
 	case a == Anyone:
 		return nil
 	case err != nil:
-		c.Header().Set("WWW-Authenticate", `TLS-Client-Certificate realm="segl"`) // RFC 9110 §15.5.2: a 401 MUST carry a challenge
-		return &Fault{
+		f := &Fault{
 			Status: http.StatusUnauthorized, Name: "certificate-required", Title: "A valid client certificate is needed",
 			Detail: err.Error(), Remedy: "connect with a current certificate of this service, with its chain",
 		}
+		c.challenge(f)
+		return f
 	case a == Operator && !who.Operator:
 		return &Fault{
 			Status: http.StatusForbidden, Name: "operator-required", Title: "Only operators may do this",
@@ -158,4 +168,49 @@ func (c *call) name(a Access) error {
 		}
 	}
 	return nil
+}
+
+// evidence returns who the certificate or the token of a request names. A *Fault is the answer, whoever the route admits: a
+// request with a token that is not good is not taken for a stranger's.
+func (c *call) evidence(ctx context.Context, now time.Time, a Access) (identity.Caller, error) {
+	k := c.server.clients
+	if k == nil {
+		return identity.Caller{}, errNoCertificate // nobody is known here, and nobody needs to be
+	}
+	token, there, err := presented(c.r)
+	if err != nil {
+		return identity.Caller{}, err
+	}
+	who, err := c.peer.caller(c.r.TLS, k, now, a)
+	if there {
+		var leaf *x509.Certificate
+		if c.r.TLS != nil && len(c.r.TLS.PeerCertificates) > 0 {
+			leaf = c.r.TLS.PeerCertificates[0]
+		}
+		serial := who.Serial
+		if who, err = k.bearer(ctx, token, leaf, err == nil); err != nil {
+			return identity.Caller{}, err
+		}
+		who.Serial = serial // of the certificate that the token is bound to: writes refuse it once it is revoked
+	}
+	if err == nil && k.Name != nil {
+		who = k.Name(who)
+	}
+	return who, err
+}
+
+// challenge says how to be known. RFC 9110 §15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header
+// field"; RFC 6750 §3.1 has the words for tokens.
+func (c *call) challenge(f *Fault) {
+	if f.Status != http.StatusUnauthorized {
+		return
+	}
+	list := []string{`TLS-Client-Certificate realm="segl"`}
+	switch k := c.server.clients; {
+	case f.Name == "bad-token":
+		list = append(list, `Bearer realm="segl", error="invalid_token"`)
+	case k != nil && len(k.Tokens) > 0:
+		list = append(list, `Bearer realm="segl"`)
+	}
+	c.Header()["Www-Authenticate"] = list
 }

@@ -81,7 +81,7 @@ func Events[Req any](fn func(ctx context.Context, who identity.Caller, in Req, s
 // watch asks again and again whether the caller would be admitted, and ends the stream when not: also when that cannot be
 // found out.
 func (c *call) watch(ctx context.Context, end context.CancelCauseFunc) {
-	if c.server.clients == nil || c.who.Serial.IsZero() {
+	if c.server.clients == nil || c.who.Actor == "" {
 		return
 	}
 	again := time.NewTicker(c.server.recheck)
@@ -92,12 +92,12 @@ func (c *call) watch(ctx context.Context, end context.CancelCauseFunc) {
 			return
 		case <-again.C:
 		}
-		who, err := c.peer.caller(c.r.TLS, c.server.clients, c.server.now(), c.route.Access)
-		if err == nil && c.server.clients.Admit != nil {
-			asking, cancel := context.WithTimeout(ctx, c.server.timeout)
+		asking, cancel := context.WithTimeout(ctx, c.server.timeout)
+		who, err := c.evidence(asking, c.server.now(), c.route.Access)
+		if err == nil && !who.Serial.IsZero() && c.server.clients.Admit != nil {
 			err = c.server.clients.Admit(asking, who)
-			cancel()
 		}
+		cancel()
 		if err != nil && ctx.Err() == nil {
 			end(fmt.Errorf("%w: %w", ErrUnadmitted, err))
 			return

@@ -8,7 +8,8 @@
 // bounds: time, sizes, connections; a panic is a 500. What a table does not name is a 500 too, which says nothing outside
 // and everything in the log.
 //
-// A caller is only ever made from a client certificate that chains to the trust anchors at this moment: the handshake
+// A caller is only ever made from a client certificate that chains to the trust anchors at this moment, or from an access
+// token that a Verifier found good at this moment; never from both, unless the token is bound to the certificate. The handshake
 // proves possession, this package verifies the chain when a connection first needs a name (caller.go says why there).
 // Forwarded headers mean nothing: a request comes from its direct peer (RFC 7239 §8.1).
 //

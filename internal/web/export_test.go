@@ -1,0 +1,4 @@
+package web
+
+// IssuerOf is issuer.
+func IssuerOf(token string) string { return issuer(token) }
