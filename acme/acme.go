@@ -46,6 +46,8 @@ type Issuer interface {
 	Revoke(ctx context.Context, who identity.Caller, s cert.Serial, why cert.Reason) (ca.Certificate, error)
 	// RenewalInfo says when a certificate is best renewed: what the ledger knows of incidents is in it.
 	RenewalInfo(ctx context.Context, s cert.Serial) (ca.RenewalInfo, error)
+	// Profile says what certificates of a profile may be in a scope.
+	Profile(scope identity.Scope, name string) (*ca.Profile, error)
 }
 
 // A Config is what a Server is made of. All of it is required but what says otherwise.

@@ -19,7 +19,7 @@ func (s *Server) date(o *Order, ask NewOrder) error {
 	if ask.NotBefore.IsZero() && ask.NotAfter.IsZero() {
 		return nil
 	}
-	p, err := ca.ProfileByName(o.Profile)
+	p, err := s.Issuer.Profile(o.Scope, o.Profile)
 	if err != nil {
 		return problem(InvalidProfile, "%s", err)
 	}

@@ -31,14 +31,14 @@ func isDevice(names []cert.Name) bool {
 }
 
 // deviceOrder returns the profile of an order for a device, which is ordered alone.
-func (s *Server) deviceOrder(names []cert.Name, asked string) (string, error) {
+func (s *Server) deviceOrder(scope identity.Scope, names []cert.Name, asked string) (string, error) {
 	if !s.Offers(DeviceAttest01) {
 		return "", problem(UnsupportedIdentifier, "identifier type permanent-identifier is not taken here: order dns or ip (RFC 8555 §9.7.7, RFC 8738 §3)")
 	}
 	if len(names) != 1 {
 		return "", problem(RejectedIdentifier, "a device is ordered alone: its certificate has its identity and no other name")
 	}
-	p, err := ca.ProfileByName(asked)
+	p, err := s.Issuer.Profile(scope, asked)
 	switch {
 	case asked == "":
 		return deviceProfile, nil

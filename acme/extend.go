@@ -26,7 +26,7 @@ func (s *Server) extend(ctx context.Context, h Holder, ask NewOrder, o *Order) (
 	}
 	var err error
 	if isDevice(o.Names) {
-		o.Profile, err = s.deviceOrder(o.Names, ask.Profile)
+		o.Profile, err = s.deviceOrder(h.Scope, o.Names, ask.Profile)
 	} else {
 		o.Profile, err = s.choose(ctx, h.Scope, ask.Profile)
 	}

@@ -121,7 +121,7 @@ func (s *Server) Set(ctx context.Context, who identity.Caller, scope identity.Sc
 		return &policy.Refusal{What: "the ACME settings of " + scope.String(), Rule: "operators alone change them", Remedy: "ask an operator"}
 	}
 	for _, name := range v.Profiles {
-		if err := orderable(name); err != nil {
+		if err := s.orderable(scope, name); err != nil {
 			return err
 		}
 	}
@@ -146,8 +146,8 @@ func (v Setting) String() string {
 }
 
 // orderable refuses profiles whose names ACME cannot prove: an order has host names and nothing else.
-func orderable(name string) error {
-	p, err := ca.ProfileByName(name)
+func (s *Server) orderable(scope identity.Scope, name string) error {
+	p, err := s.Issuer.Profile(scope, name)
 	if err != nil {
 		return err
 	}
@@ -192,11 +192,13 @@ func (s *Server) Profiles(ctx context.Context, scope identity.Scope) (map[string
 	}
 	out := make(map[string]string, len(v.Profiles))
 	for _, name := range v.Profiles {
-		p, err := ca.ProfileByName(name)
-		if err != nil {
-			continue // it was taken out of this program since it was offered; to order it is refused
+		p, err := s.Issuer.Profile(scope, name)
+		if err != nil || p.Withdrawn {
+			continue // it was withdrawn since it was offered; to order it is refused
 		}
-		out[name] = fmt.Sprintf("certificates of %s, good for %s", p.Purpose, p.Default)
+		if out[name] = p.Summary; p.Summary == "" {
+			out[name] = fmt.Sprintf("certificates of %s, good for %s", p.Purpose, p.Default)
+		}
 	}
 	return out, nil
 }

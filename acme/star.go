@@ -117,7 +117,7 @@ func (s *Server) renews(o *Order, ask NewOrder) error {
 	if a == nil {
 		return nil
 	}
-	p, err := ca.ProfileByName(o.Profile)
+	p, err := s.Issuer.Profile(o.Scope, o.Profile)
 	if err != nil {
 		return problem(InvalidProfile, "%s", err)
 	}

@@ -26,9 +26,9 @@ type Authority struct {
 	Since       time.Time // when it came to be in that state
 
 	algorithm kms.SignatureAlgorithm
-	templates map[string]*tbs.Template // by profile
-	chain     [][]byte                 // this certificate and those above it, without the root
-	root      []byte                   // the anchor above them
+	templates *templates
+	chain     [][]byte // this certificate and those above it, without the root
+	root      []byte   // the anchor above them
 	parent    *Authority
 }
 
@@ -41,12 +41,14 @@ func (a *Authority) Serial() (cert.Serial, bool) {
 	return s, err == nil && a.parent != nil
 }
 
-// authorities are all that are loaded. The set is never changed, only replaced.
+// authorities are all that are loaded, with the profiles that they sign: whoever holds a set has both as they were at one time. The
+// set is never changed, only replaced.
 type authorities struct {
-	all     []*Authority
-	byID    map[int]*Authority
-	byName  map[string]*Authority
-	keyring kms.Keyring // they were loaded from
+	all      []*Authority
+	byID     map[int]*Authority
+	byName   map[string]*Authority
+	profiles *profileSet
+	keyring  kms.Keyring // they were loaded from
 }
 
 // signing returns the authority that is active for a purpose: the database lets there be one.
@@ -105,14 +107,22 @@ func (a *CA) Authority(name string) (*Authority, error) {
 	return auth, nil
 }
 
-// Load reads the authorities from the ledger and their keys from keyring. A key that cannot be used, or is not the
-// certificate's, is an error that names it.
+// Load reads the authorities and the profiles from the ledger, and the authorities' keys from keyring. A key that cannot be used,
+// or is not the certificate's, is an error that names it. A profile that cannot be read or does not pass lint is shut: see Shut.
 func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
+	rules, err := a.Ledger.Profiles(ctx)
+	if err != nil {
+		return fmt.Errorf("reading profiles: %w", err)
+	}
+	profiles, err := compileProfiles(rules)
+	if err != nil {
+		return err
+	}
 	rows, err := a.Ledger.Authorities(ctx)
 	if err != nil {
 		return fmt.Errorf("reading authorities: %w", err)
 	}
-	set := &authorities{byID: map[int]*Authority{}, byName: map[string]*Authority{}, keyring: keyring}
+	set := &authorities{byID: map[int]*Authority{}, byName: map[string]*Authority{}, keyring: keyring, profiles: profiles}
 	for _, row := range rows {
 		auth, err := a.load(ctx, keyring, row, set)
 		if err != nil {
@@ -121,6 +131,7 @@ func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
 		set.all = append(set.all, auth)
 		set.byID[auth.ID], set.byName[auth.Name] = auth, auth
 	}
+	a.lint(set)
 	a.authorities.Store(set)
 	return nil
 }
@@ -155,29 +166,6 @@ func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, ab
 	if auth.State, auth.Since, err = a.state(ctx, auth, row); err != nil {
 		return nil, err
 	}
-	auth.templates, err = a.compile(auth)
-	return auth, err
-}
-
-// compile prepares the bytes that every certificate of an authority and a profile shares.
-func (a *CA) compile(auth *Authority) (map[string]*tbs.Template, error) {
-	compiled := map[string]*tbs.Template{}
-	for _, p := range append([]*Profile{responder}, profiles...) {
-		if p != responder && p.Purpose != auth.Purpose {
-			continue
-		}
-		spec := tbs.Spec{
-			Usage: p.usage, Issuer: auth.Certificate, CRLs: a.PublicURL + "/crl/" + auth.Name + "/",
-			OCSP: a.PublicURL + "/ocsp", Issuers: a.PublicURL + "/issuers/" + auth.Name + ".cer",
-		}
-		if p == responder {
-			spec.CRLs, spec.OCSP = "", "" // RFC 6960 §4.2.2.2.1: id-pkix-ocsp-nocheck, for who would ask the responder about itself
-		}
-		t, err := tbs.Compile(spec)
-		if err != nil {
-			return nil, fmt.Errorf("compiling profile %s: %w", p.Name, err)
-		}
-		compiled[p.Name] = t
-	}
-	return compiled, nil
+	auth.templates = &templates{auth: auth, url: a.PublicURL, made: map[shape]*tbs.Template{}}
+	return auth, nil
 }

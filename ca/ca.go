@@ -110,6 +110,6 @@ func New(c Config) (*CA, error) {
 		return nil, fmt.Errorf("abandoning intents after %s: must be longer than the %s an issuance may take", c.AbandonAfter, most)
 	}
 	a := &CA{Config: c}
-	a.authorities.Store(&authorities{})
+	a.authorities.Store(&authorities{profiles: &profileSet{}})
 	return a, nil
 }

@@ -85,7 +85,10 @@ func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (i
 	if in.Scope.IsPlatform() && !who.Operator {
 		return identity.ID{}, operatorsOnly("inviting")
 	}
-	p, err := ProfileByName(in.Profile)
+	p, err := a.Profile(in.Scope, in.Profile)
+	if err == nil {
+		err = p.open()
+	}
 	if err != nil {
 		return identity.ID{}, err
 	}

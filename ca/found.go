@@ -159,7 +159,11 @@ func (a *CA) EnrolResponder(ctx context.Context, authority string, pub crypto.Pu
 		return nil, fmt.Errorf("encoding the responder's key: %w", err)
 	}
 	req := Request{Scope: identity.Platform, CSR: cert.Request{SPKI: spki, KeyID: sha256.Sum256(spki)}}
-	pl := plan{profile: responder, authority: auth, template: auth.templates[responder.Name], role: "OCSP " + auth.Name, life: responder.Default}
+	t, err := auth.template(responder)
+	if err != nil {
+		return nil, err
+	}
+	pl := plan{profile: responder, authority: auth, template: t, role: "OCSP " + auth.Name, life: responder.Default}
 	c, err := a.attempt(ctx, identity.System("ocsp"), req, pl, 0)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling a responder of %s: %w", authority, err)

@@ -75,8 +75,12 @@ type plan struct {
 
 // decide asks everything that is to be asked before a key is touched, of every door alike.
 func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan, error) {
-	p, err := ProfileByName(req.Profile)
+	set := a.authorities.Load() // the one set that this certificate is made by, whatever changes meanwhile
+	p, err := set.profile(req.Scope, req.Profile)
 	if err != nil {
+		return plan{}, err
+	}
+	if err := p.open(); err != nil {
 		return plan{}, err
 	}
 	if !who.May(req.Scope) {
@@ -110,11 +114,15 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err != nil {
 		return plan{}, err
 	}
-	auth, err := a.authorities.Load().signing(p.Purpose)
+	if err := p.key(req.CSR); err != nil {
+		return plan{}, err
+	}
+	auth, err := set.signing(p.Purpose)
 	if err != nil {
 		return plan{}, err
 	}
-	return plan{profile: p, authority: auth, template: auth.templates[p.Name], names: names, role: role, life: life}, nil
+	t, err := auth.template(p)
+	return plan{profile: p, authority: auth, template: t, names: names, role: role, life: life}, err
 }
 
 // operatorsOnly refuses what only operators do in the platform's scope: its workloads are not each other's issuers, or one of
@@ -183,7 +191,7 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 	}
 
 	// 7. Write down what was signed, even if the requester has gone.
-	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, a.Now()), Replaces: req.Replaces}
+	done := Completion{Serial: in.Serial, At: a.Now(), Signature: sig, Facts: req.facts(who, in.Serial, pl.profile, a.Now()), Replaces: req.Replaces}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeDeadline)
 	defer cancel()
 	if err := a.Ledger.Complete(finish, done); err != nil {
@@ -207,12 +215,12 @@ func (a *CA) sign(ctx context.Context, auth *Authority, in Intent) ([]byte, erro
 }
 
 // facts are what becomes true when serial is issued.
-func (r Request) facts(who identity.Caller, serial cert.Serial, now time.Time) []audit.Fact {
+func (r Request) facts(who identity.Caller, serial cert.Serial, p *Profile, now time.Time) []audit.Fact {
 	what := r.What
 	if what == "" {
 		what = audit.Issue
 	}
-	facts := []audit.Fact{{At: now, Who: who, Scope: r.Scope, What: what, Serial: serial}}
+	facts := []audit.Fact{{At: now, Who: who, Scope: r.Scope, What: what, Serial: serial, Why: p.version()}}
 	for _, f := range r.Also {
 		f.At, f.Serial = now, serial
 		facts = append(facts, f)

@@ -134,6 +134,10 @@ type Ledger interface {
 	AddAuthority(ctx context.Context, a AuthorityRow, f audit.Fact) error
 	// Authorities returns all of them, parents first.
 	Authorities(ctx context.Context) ([]AuthorityRow, error)
+	// AddProfile records a change of a profile, and its fact. ErrConflict: another change has its revision. ErrNotFound: no such scope.
+	AddProfile(ctx context.Context, r ProfileRow, f audit.Fact) error
+	// Profiles returns every change of a profile, in the order of their revisions.
+	Profiles(ctx context.Context) ([]ProfileRow, error)
 	// Activate records v. ErrConflict: it is not prepared, or another was activated at the same time.
 	Activate(ctx context.Context, v Activation) error
 	// Retire records v. ErrConflict: it signs, or it is retired already.

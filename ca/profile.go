@@ -1,12 +1,19 @@
 package ca
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/kms"
 )
 
 // A Purpose is what an authority is for. An authority signs the profiles of its purpose and its own OCSP responders.
@@ -23,16 +30,27 @@ const (
 // Purposes are those that get an authority at first start, below the root.
 var Purposes = []Purpose{Servers, Workloads, Databases}
 
-// A Profile is what a certificate may be.
+// A Profile is what a certificate may be, in one scope, by one version of the rules: a Spec, with what the scopes between the
+// platform and there narrowed. It never changes; a change makes another.
 type Profile struct {
 	Name    string
-	Purpose Purpose
-	Default time.Duration // life when none is asked
-	Max     time.Duration // longest life
+	Summary string // for people
+	// Revision is the newest of the changes that it is made of: with the scope it names the rules, for ever.
+	Revision int
+	Purpose  Purpose
+	Default  time.Duration // life when none is asked
+	Max      time.Duration // longest life
 	// Hosts says whether DNS and IP names are required, allowed or refused; Identity the same for the SPIFFE ID.
 	Hosts, Identity Presence
-	Role            bool // carries a database role as its common name
-	usage           tbs.Usage
+	Role            bool            // carries a database role as its common name
+	Keys            []kms.Algorithm // of its holder; RSA stands for that size and above. Nil: any that may be certified
+	// NoRevAvail certificates say that nobody tells of their end (RFC 9608); MustStaple ones, that their server does (RFC 7633).
+	NoRevAvail, MustStaple bool
+	CRLs, OCSP, Issuers    bool // which addresses stand in it
+	Withdrawn              bool // nothing more is issued by it
+
+	usage  tbs.Usage
+	broken error // why nothing can be issued by it: its rules cannot be read here
 }
 
 // Presence says how a kind of name stands to a profile.
@@ -53,44 +71,74 @@ const (
 // MinLife is the shortest life of a certificate.
 const MinLife = 10 * time.Second
 
-var profiles = []*Profile{
-	{Name: "server", Purpose: Servers, Default: 30 * day, Max: 90 * day, Hosts: Required, usage: tbs.Server},
-	{Name: "workload", Purpose: Workloads, Default: day, Max: 7 * day, Hosts: Allowed, Identity: Required, usage: tbs.ServerAndClient},
-	{Name: "client", Purpose: Workloads, Default: day, Max: 7 * day, Identity: Required, usage: tbs.Client},
-	{Name: "database-server", Purpose: Databases, Default: 30 * day, Max: 90 * day, Hosts: Required, usage: tbs.Server},
-	{Name: "database-client", Purpose: Databases, Default: day, Max: 7 * day, Identity: Required, Role: true, usage: tbs.Client},
-}
+// LongestLife is the longest that a profile may allow: the lists and the ledger keep what is that old.
+const LongestLife = 90 * day
 
-// Profiles that nobody may ask for: the service makes them for itself.
+// ShortLife is the longest life of a certificate that says nobody will tell of its end: what the public web calls short-lived
+// (BR §1.6.1).
+const ShortLife = 7 * day
+
+// Profiles that nobody may ask for: the service makes them for itself. They are not configuration.
 var (
 	// responder is a delegated OCSP responder (RFC 6960 §4.2.2.2), of every purpose.
-	responder = &Profile{Name: "ocsp-responder", Default: 7 * day, Max: 7 * day, usage: tbs.OCSPResponder}
+	responder = &Profile{Name: "ocsp-responder", Default: 7 * day, Max: 7 * day, Issuers: true, usage: tbs.OCSPResponder}
 	// subordinate is an issuing authority below the root; anchor is the root itself.
 	subordinate = &Profile{Name: "authority", Purpose: Root, Default: 5 * year, Max: 5 * year, usage: tbs.Authority}
 	anchor      = &Profile{Name: "root", Purpose: Root, Default: 20 * year, Max: 20 * year, usage: tbs.Authority}
 )
 
-// Profiles returns the names of the profiles that may be asked for.
-func Profiles() []string {
-	var names []string
-	for _, p := range profiles {
-		names = append(names, p.Name)
-	}
-	return names
-}
+// ours are the names of profiles that are not configuration.
+var own = []string{responder.Name, subordinate.Name, anchor.Name}
 
-// ProfileByName returns the profile called name, or a refusal that lists those there are.
-func ProfileByName(name string) (*Profile, error) {
-	i := slices.IndexFunc(profiles, func(p *Profile) bool { return p.Name == name })
-	if i < 0 {
-		return nil, &policy.Refusal{What: fmt.Sprintf("profile %.40q", name), Rule: "the list of profiles", Remedy: fmt.Sprintf("choose one of %v", Profiles())}
-	}
-	return profiles[i], nil
-}
+// StandardProfiles are the names of the profiles that a new ledger has. Which there are now, a ledger says: CA.Profiles.
+var StandardProfiles = []string{"server", "workload", "client", "database-server", "database-client"}
 
 // backdate is how far before now a certificate of the given life begins, for holders and peers whose clocks lag.
 func backdate(life time.Duration) time.Duration {
 	return min(time.Minute, life/10).Truncate(time.Second)
+}
+
+// open refuses a profile by which nothing is issued.
+func (p *Profile) open() error {
+	switch {
+	case p.broken != nil:
+		return fmt.Errorf("%w: the rules of profile %s cannot be read: %w", ErrUnavailable, p.Name, p.broken)
+	case p.Withdrawn:
+		return &policy.Refusal{What: "profile " + p.Name, Rule: "it is withdrawn", Remedy: "choose another: segl profile list shows them"}
+	}
+	return nil
+}
+
+// key refuses a holder's key of a kind that the profile does not take.
+func (p *Profile) key(csr cert.Request) error {
+	if p.Keys == nil {
+		return nil
+	}
+	pub := csr.Key
+	if pub == nil {
+		var err error
+		if pub, err = x509.ParsePKIXPublicKey(csr.SPKI); err != nil {
+			return fmt.Errorf("%w: %w", cert.ErrBadKey, err)
+		}
+	}
+	if slices.ContainsFunc(p.Keys, func(a kms.Algorithm) bool { return isOf(pub, a) }) {
+		return nil
+	}
+	return &policy.Refusal{What: "a key of another kind", Rule: "profile " + p.Name, Remedy: fmt.Sprintf("make one of %v", p.Keys)}
+}
+
+// isOf reports whether pub is a key of kind a, or of RSA with at least its bits.
+func isOf(pub crypto.PublicKey, a kms.Algorithm) bool {
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		return a == kms.P256 && k.Curve.Params().BitSize == 256 || a == kms.P384 && k.Curve.Params().BitSize == 384
+	case ed25519.PublicKey:
+		return a == kms.Ed25519
+	case *rsa.PublicKey:
+		least, ok := a.RSA()
+		return ok && k.N.BitLen() >= least
+	}
+	return false
 }
 
 // life settles how long a certificate lives: what was asked, or the profile's default.
@@ -141,6 +189,3 @@ func (p *Profile) span(req Request, now time.Time) (time.Duration, error) {
 	}
 	return life, nil
 }
-
-// LongestLife is the longest of what may be asked for.
-const LongestLife = 90 * day

@@ -47,7 +47,7 @@ func (a *CA) Renew(ctx context.Context, who identity.Caller, csr cert.Request) (
 		return Certificate{}, a.refused(ctx, who, req, err)
 	}
 	req.CSR.Names, req.CSR.CommonName = old.Names, old.Role
-	if p, err := ProfileByName(old.Profile); err == nil {
+	if p, err := a.Profile(old.Scope, old.Profile); err == nil && p.broken == nil {
 		req.Life = min(req.Life, p.Max)
 	}
 	if old.Revoked != nil {

@@ -206,13 +206,10 @@ func activatable(who identity.Caller, auth *Authority, spread time.Duration, now
 
 // longest is the longest life of what an authority of a purpose signs.
 func longest(p Purpose) time.Duration {
-	most := responder.Max
-	for _, q := range append([]*Profile{subordinate}, profiles...) {
-		if q.Purpose == p {
-			most = max(most, q.Max)
-		}
+	if p == Root {
+		return subordinate.Max
 	}
-	return most
+	return LongestLife // a profile may have allowed it, some revision ago
 }
 
 // Retire ends an authority: a prepared one, which is given up, or a retiring one of whose certificates none is valid any

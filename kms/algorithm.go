@@ -84,6 +84,12 @@ func describe(pub crypto.PublicKey) string {
 
 var rsaBits = map[Algorithm]int{RSA2048: 2048, RSA3072: 3072, RSA4096: 4096}
 
+// RSA returns the bits of an RSA key of algorithm a, and reports whether it is one.
+func (a Algorithm) RSA() (bits int, ok bool) {
+	bits, ok = rsaBits[a]
+	return bits, ok
+}
+
 // Generate makes a private key of algorithm a in this process. It is for providers that keep keys in software.
 func (a Algorithm) Generate() (crypto.Signer, error) {
 	switch a {

@@ -83,7 +83,7 @@ func (d *door) narrow(f Filter, q *ca.Query) error {
 	}
 	var err error
 	if f.Profile != "" {
-		if _, err = ca.ProfileByName(f.Profile); err != nil {
+		if _, err = d.CA.Profile(identity.Platform, f.Profile); err != nil {
 			return badParameter("profile", err)
 		}
 	}

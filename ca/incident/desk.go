@@ -50,8 +50,8 @@ type Book interface {
 type Config struct {
 	Site     byte
 	Book     Book
-	Profiles []string      // that may be chosen
-	Longest  time.Duration // that anything lives which may be chosen
+	Profiles func() []string // that may be chosen
+	Longest  time.Duration   // that anything lives which may be chosen
 	Now      func() time.Time
 }
 
@@ -111,7 +111,7 @@ func (d *Desk) admit(ctx context.Context, who identity.Caller, ask Ask, now time
 		err := operatorsOnly()
 		return d.refuse(ctx, f, err.Rule, err)
 	}
-	if err := ask.check(now, d.Profiles); err != nil {
+	if err := ask.check(now, d.Profiles()); err != nil {
 		return d.refuse(ctx, f, err.Rule, err)
 	}
 	return nil

@@ -35,7 +35,7 @@ func open(t *testing.T) office {
 }
 
 func desk(h *pkitest.House, b incident.Book) *incident.Desk {
-	return incident.New(incident.Config{Site: 1, Book: b, Profiles: ca.Profiles(), Longest: ca.LongestLife, Now: h.Now})
+	return incident.New(incident.Config{Site: 1, Book: b, Profiles: h.ProfileNames, Longest: ca.LongestLife, Now: h.Now})
 }
 
 // issue makes a certificate, changed by each of change.

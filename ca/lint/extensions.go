@@ -36,11 +36,11 @@ func checkUnknown(c *certificate, _ *Expect) string {
 	return ""
 }
 
-// checkCritical: key usage and basic constraints are critical; names are if, and only if, there is no subject to name the
+// checkCritical: key usage, basic constraints and name constraints are critical; names are if, and only if, there is no subject to name the
 // holder (RFC 5280 §4.2.1.6); nothing else is.
 func checkCritical(c *certificate, _ *Expect) string {
 	for k, x := range c.known {
-		want := k == extKeyUsage || k == extBasicConstraints || k == extNames && emptyName(c.subject)
+		want := k == extKeyUsage || k == extBasicConstraints || k == extNameConstraints || k == extNames && emptyName(c.subject)
 		if x != nil && x.critical != want {
 			return fmt.Sprintf("%x: critical is %t, want %t", x.id, x.critical, want)
 		}

@@ -47,6 +47,11 @@ type Expect struct {
 	OCSP     string     // URL of the responder; empty: none
 	Issuers  string     // URL of the issuer's certificate; empty: none
 	Purposes []x509.OID // key purposes that a subordinate authority is limited to
+	// NoRevAvail: nothing will ever say that the certificate ended early (RFC 9608); MustStaple: its server sends an OCSP answer
+	// along (RFC 7633).
+	NoRevAvail, MustStaple bool
+	// Permitted are the only names below a subordinate authority; nil means any.
+	Permitted *Permitted
 
 	// What was asked.
 	Serial     cert.Serial

@@ -167,6 +167,22 @@ func TestEveryUsageAndKeyPasses(t *testing.T) {
 	}
 }
 
+var (
+	noRevAvail      = asn1.ObjectIdentifier{2, 5, 29, 56}
+	feature         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+	nameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+)
+
+// with adds an extension that is critical where it has to be.
+func with(id asn1.ObjectIdentifier, value string, expect func(*lint.Expect)) func(*body, *lint.Expect) {
+	return func(b *body, e *lint.Expect) {
+		b.Extensions = append(b.Extensions, pkix.Extension{Id: id, Critical: id.Equal(nameConstraints), Value: []byte(value)})
+		if expect != nil {
+			expect(e)
+		}
+	}
+}
+
 func utcTime(s string) asn1.RawValue {
 	return asn1.RawValue{Tag: asn1.TagUTCTime, Bytes: []byte(s)}
 }
@@ -297,6 +313,20 @@ func TestRulesRefuse(t *testing.T) {
 		{"ocsp-no-check", "missing from a responder", lint.OCSPResponder, "P-256", func(b *body, _ *lint.Expect) { b.drop(noCheck) }},
 		{"ocsp-no-check", "on a server", lint.Server, "P-256", addExtension(noCheck, false)},
 		{"ocsp-no-check", "not NULL", lint.OCSPResponder, "P-256", value(noCheck, "\x30\x00")},
+		{"no-rev-avail", "unasked", lint.Server, "P-256", with(noRevAvail, "\x05\x00", nil)},
+		{"no-rev-avail", "asked and missing", lint.Server, "P-256", func(_ *body, e *lint.Expect) { e.NoRevAvail = true }},
+		{"no-rev-avail", "beside a list", lint.Server, "P-256", with(noRevAvail, "\x05\x00", func(e *lint.Expect) { e.NoRevAvail = true })},
+		{"no-rev-avail", "not NULL", lint.Server, "P-256", with(noRevAvail, "\x30\x00", func(e *lint.Expect) { e.NoRevAvail = true })},
+		{"no-rev-avail", "of an authority", lint.Authority, "P-256", with(noRevAvail, "\x05\x00", func(e *lint.Expect) { e.NoRevAvail = true })},
+		{"tls-feature", "unasked", lint.Server, "P-256", with(feature, "\x30\x03\x02\x01\x05", nil)},
+		{"tls-feature", "asked and missing", lint.Server, "P-256", func(_ *body, e *lint.Expect) { e.MustStaple = true }},
+		{"tls-feature", "another feature", lint.Server, "P-256", with(feature, "\x30\x03\x02\x01\x11", func(e *lint.Expect) { e.MustStaple = true })},
+		{"name-constraints", "unasked", lint.Authority, "P-256", with(nameConstraints, "\x30\x00", nil)},
+		{"name-constraints", "asked and missing", lint.Authority, "P-256", func(_ *body, e *lint.Expect) { e.Permitted = &lint.Permitted{} }},
+		{"name-constraints", "wider than asked", lint.Authority, "P-256", with(nameConstraints, "\x30\x09\xa0\x07\x30\x05\x82\x03com", func(e *lint.Expect) {
+			e.Permitted = &lint.Permitted{DNS: []string{"a.test"}}
+		})},
+		{"name-constraints", "on a leaf", lint.Server, "P-256", with(nameConstraints, "\x30\x00", func(e *lint.Expect) { e.Permitted = &lint.Permitted{} })},
 	} {
 		t.Run(row.rule+"/"+row.name, func(t *testing.T) {
 			seen[row.rule] = true

@@ -55,11 +55,15 @@ const (
 	extPolicies
 	extCRLs
 	extNoCheck
+	extNoRevAvail
+	extFeatures
+	extNameConstraints
 	numExtensions
 )
 
 // Contents of the extensions' object identifiers: id-ce is 2.5.29, id-pe 1.3.6.1.5.5.7.1 (RFC 5280 §4.2),
-// id-pkix-ocsp-nocheck 1.3.6.1.5.5.7.48.1.5 (RFC 6960 §4.2.2.2.1).
+// id-pkix-ocsp-nocheck 1.3.6.1.5.5.7.48.1.5 (RFC 6960 §4.2.2.2.1), id-ce-noRevAvail 2.5.29.56 (RFC 9608 §2), id-pe-tlsfeature
+// 1.3.6.1.5.5.7.1.24 (RFC 7633 §6).
 var extensionIDs = [numExtensions]string{
 	extKeyUsage:         "\x55\x1d\x0f",
 	extPurposes:         "\x55\x1d\x25",
@@ -71,6 +75,9 @@ var extensionIDs = [numExtensions]string{
 	extPolicies:         "\x55\x1d\x20",
 	extCRLs:             "\x55\x1d\x1f",
 	extNoCheck:          "\x2b\x06\x01\x05\x05\x07\x30\x01\x05",
+	extNoRevAvail:       "\x55\x1d\x38",
+	extFeatures:         "\x2b\x06\x01\x05\x05\x07\x01\x18",
+	extNameConstraints:  "\x55\x1d\x1e",
 }
 
 // Context-specific tags: 80 (hex) and the number, and 20 (hex) when constructed (X.690 §8.1.2).

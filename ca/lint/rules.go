@@ -39,6 +39,9 @@ var rules = []rule{
 	{"crl-distribution-point", "RFC 5280 §4.2.1.13", checkCRLs},
 	{"authority-information-access", "RFC 5280 §4.2.2.1", checkAuthorityInfo},
 	{"ocsp-no-check", "RFC 6960 §4.2.2.2.1", checkNoCheck},
+	{"no-rev-avail", "RFC 9608 §2", checkNoRevAvail},
+	{"tls-feature", "RFC 7633 §4", checkFeatures},
+	{"name-constraints", "RFC 5280 §4.2.1.10", checkNameConstraints},
 }
 
 func checkVersion(c *certificate, _ *Expect) string {

@@ -4,11 +4,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/bits"
+	"net"
+	"net/netip"
 	"unicode"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
+	"codeberg.org/dataverket/segl/ca/lint"
 	"codeberg.org/dataverket/segl/internal/cert"
 )
 
@@ -23,6 +26,9 @@ var (
 	idPolicies         = []byte{6, 3, 0x55, 0x1d, 32}
 	idAuthorityKeyID   = []byte{6, 3, 0x55, 0x1d, 35}
 	idExtKeyUsage      = []byte{6, 3, 0x55, 0x1d, 37}
+	idNameConstraints  = []byte{6, 3, 0x55, 0x1d, 30}
+	idNoRevAvail       = []byte{6, 3, 0x55, 0x1d, 56}             // RFC 9608 §2
+	idTLSFeature       = []byte{6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 24} // RFC 7633 §6
 	idAuthorityInfo    = []byte{6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 1}
 	idOCSP             = []byte{6, 8, 0x2b, 6, 1, 5, 5, 7, 48, 1}
 	idCAIssuers        = []byte{6, 8, 0x2b, 6, 1, 5, 5, 7, 48, 2}
@@ -32,6 +38,8 @@ var (
 // Context-specific tags: 80 (hex) and the number, and 20 (hex) when constructed (X.690 §8.1.2).
 const (
 	tagFullName  asn1.Tag = 0xa0 // DistributionPoint's [0], and inside it DistributionPointName's [0]
+	tagPermitted asn1.Tag = 0xa0 // of NameConstraints
+	tagExcluded  asn1.Tag = 0xa1
 	tagKeyID     asn1.Tag = 0x80
 	tagDNSName   asn1.Tag = 0x82
 	tagURI       asn1.Tag = 0x86
@@ -71,10 +79,12 @@ func (t *Template) addExtensions(b *cryptobyte.Builder, v Values, k key) {
 		addNames(b, v)
 	}
 	b.AddBytes(t.policies)
+	b.AddBytes(t.names)
 	if t.spec.CRLs != "" {
 		addCRLs(b, t.crlURL(v))
 	}
 	b.AddBytes(t.noCheck)
+	b.AddBytes(t.status)
 }
 
 // addKeyUsage: RFC 5280 §4.2.1.3: "When present, conforming CAs SHOULD mark this extension as critical". A named bit list
@@ -241,4 +251,83 @@ func addNoCheck(b *cryptobyte.Builder, u Usage) {
 	if u == OCSPResponder {
 		addExtension(b, idOCSPNoCheck, notCritical, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
 	}
+}
+
+// statusRequest is TLS extension 5 (RFC 6066 §8).
+const statusRequest = 5
+
+// addStatus says that nothing will tell of the certificate's end (RFC 9608 §2: "MUST NOT be marked critical", NULL), or that its server
+// sends a status along (RFC 7633 §4.1: Features ::= SEQUENCE OF INTEGER).
+func addStatus(b *cryptobyte.Builder, s Spec) {
+	if s.NoRevAvail {
+		addExtension(b, idNoRevAvail, notCritical, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
+	}
+	if s.MustStaple {
+		addExtension(b, idTLSFeature, notCritical, func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1Int64(statusRequest) })
+		})
+	}
+}
+
+// nowhere is a host that can never be (RFC 6761 §6.4): where only it is permitted, no URI is.
+const nowhere = "invalid"
+
+// addNameConstraints: RFC 5280 §4.2.1.10: "Conforming CAs MUST mark this extension as critical". A kind of which nothing is
+// permitted would be free if it were left out, so it is shut: excluded as a whole, or, for URIs, of which no form means all of them,
+// permitted at a host that can never be.
+//
+//	NameConstraints ::= SEQUENCE { permittedSubtrees [0] GeneralSubtrees OPTIONAL, excludedSubtrees [1] GeneralSubtrees OPTIONAL }
+func addNameConstraints(b *cryptobyte.Builder, p *lint.Permitted) {
+	if p == nil {
+		return
+	}
+	hosts := p.URI
+	if len(hosts) == 0 {
+		hosts = []string{nowhere}
+	}
+	addExtension(b, idNameConstraints, critical, func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1(tagPermitted, func(b *cryptobyte.Builder) {
+				for _, n := range p.DNS {
+					addSubtree(b, func(b *cryptobyte.Builder) { addIA5(b, tagDNSName, n) })
+				}
+				for _, r := range p.IP {
+					addSubtree(b, func(b *cryptobyte.Builder) { addRange(b, r) })
+				}
+				for _, h := range hosts {
+					addSubtree(b, func(b *cryptobyte.Builder) { addIA5(b, tagURI, h) })
+				}
+			})
+			addExcluded(b, p)
+		})
+	})
+}
+
+func addExcluded(b *cryptobyte.Builder, p *lint.Permitted) {
+	if len(p.DNS) > 0 && len(p.IP) > 0 {
+		return
+	}
+	b.AddASN1(tagExcluded, func(b *cryptobyte.Builder) {
+		if len(p.DNS) == 0 {
+			addSubtree(b, func(b *cryptobyte.Builder) { addIA5(b, tagDNSName, "") })
+		}
+		if len(p.IP) == 0 {
+			addSubtree(b, func(b *cryptobyte.Builder) { addRange(b, netip.MustParsePrefix("0.0.0.0/0")) })
+			addSubtree(b, func(b *cryptobyte.Builder) { addRange(b, netip.MustParsePrefix("::/0")) })
+		}
+	})
+}
+
+// addSubtree adds GeneralSubtree ::= SEQUENCE { base GeneralName }: "minimum MUST be zero, and maximum MUST be absent".
+func addSubtree(b *cryptobyte.Builder, base cryptobyte.BuilderContinuation) {
+	b.AddASN1(asn1.SEQUENCE, base)
+}
+
+// addRange adds an address and a mask, "encoded in the style of RFC 4632 (CIDR)".
+func addRange(b *cryptobyte.Builder, r netip.Prefix) {
+	addr := r.Masked().Addr()
+	b.AddASN1(tagIPAddress, func(b *cryptobyte.Builder) {
+		b.AddBytes(addr.AsSlice())
+		b.AddBytes(net.CIDRMask(r.Bits(), addr.BitLen()))
+	})
 }

@@ -55,6 +55,11 @@ type Spec struct {
 	// usage other than Authority has its own.
 	Purposes []x509.ExtKeyUsage
 	Policies []x509.OID
+	// Permitted are the only names below a subordinate Authority (RFC 5280 §4.2.1.10); nil means any.
+	Permitted *lint.Permitted
+	// NoRevAvail says that nobody will ever tell that the certificate ended early (RFC 9608): CRLs and OCSP are then left empty.
+	// MustStaple has a TLS server send an OCSP answer along (RFC 7633).
+	NoRevAvail, MustStaple bool
 	// CRLs is the base URL of the issuer's lists with its last slash: a certificate names the one of the epoch its serial
 	// was made in, and of its part (ListURL). Empty, or an OCSPResponder: no distribution point.
 	CRLs string
@@ -106,6 +111,14 @@ func (s Spec) check() error {
 	case slices.Contains(s.Purposes, x509.ExtKeyUsageOCSPSigning):
 		// RFC 6960 §4.2.2.2: a certificate with id-kp-OCSPSigning may answer for everything its issuer issued.
 		return errors.New("an authority with OCSPSigning could answer for its siblings: leave the purpose out")
+	case s.Permitted != nil && (!authority || s.Issuer == nil):
+		return errors.New("name constraints on a leaf or a root: they are for subordinate authorities (RFC 5280 §4.2.1.10, §6.2)")
+	case (s.NoRevAvail || s.MustStaple) && (authority || s.Usage == OCSPResponder):
+		return errors.New("no revocation available, or status stapled, of an authority or a responder: leave it out (RFC 9608 §2)")
+	case s.NoRevAvail && (s.CRLs != "" || s.OCSP != ""):
+		return errors.New("no revocation available, beside a list or a responder: leave these out (RFC 9608 §2)")
+	case s.MustStaple && s.OCSP == "":
+		return errors.New("status to be stapled, and no responder: name one (RFC 7633 §4)")
 	case s.Issuer == nil && (!authority || s.Key == nil):
 		return errors.New("no issuer: give the authority's certificate, or for a root its own key")
 	case s.Issuer != nil && (!s.Issuer.IsCA || len(s.Issuer.SubjectKeyId) == 0):
@@ -128,7 +141,7 @@ func (t *Template) Expect(v Values, maxLife time.Duration) lint.Expect {
 	e := lint.Expect{
 		Usage: t.spec.Usage, Issuer: name, IssuerKey: key, IssuerKeyID: id, MaxLife: maxLife,
 		Policies: t.spec.Policies, PathLen: t.spec.PathLen, CRLs: t.spec.CRLs, OCSP: t.spec.OCSP, Issuers: t.spec.Issuers,
-		Purposes: t.purposes, Subject: t.spec.Subject,
+		Purposes: t.purposes, Subject: t.spec.Subject, NoRevAvail: t.spec.NoRevAvail, MustStaple: t.spec.MustStaple, Permitted: t.spec.Permitted,
 		Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter, CommonName: v.CommonName, Names: v.Names, SPKI: v.SPKI, Parts: v.Parts,
 	}
 	if issuer := t.spec.Issuer; issuer != nil {

@@ -26,6 +26,8 @@ type Template struct {
 	authority []byte // authority key identifier, authority information access
 	policies  []byte
 	noCheck   []byte
+	names     []byte // name constraints
+	status    []byte // no revocation available, TLS feature
 }
 
 // maxCommonName is ub-common-name (RFC 5280 appendix A.1).
@@ -56,6 +58,8 @@ func Compile(s Spec) (*Template, error) {
 	t.authority = b.bytes(func(b *cryptobyte.Builder) { addAuthorityKeyID(b, id); addAuthorityInfo(b, s.OCSP, s.Issuers) })
 	t.policies = b.bytes(func(b *cryptobyte.Builder) { addPolicies(b, s.Policies) })
 	t.noCheck = b.bytes(func(b *cryptobyte.Builder) { addNoCheck(b, s.Usage) })
+	t.names = b.bytes(func(b *cryptobyte.Builder) { addNameConstraints(b, s.Permitted) })
+	t.status = b.bytes(func(b *cryptobyte.Builder) { addStatus(b, s) })
 	if b.err != nil {
 		return nil, fmt.Errorf("compiling a certificate template: encoding extensions: %w", b.err)
 	}

@@ -49,7 +49,7 @@ is printed.`,
 	}))
 	f := c.Flags()
 	scopeFlag(c, &i.scope)
-	f.StringVar(&i.profile, "profile", "server", "issue for `PROFILE`: "+strings.Join(ca.Profiles(), ", "))
+	f.StringVar(&i.profile, "profile", "server", "issue for `PROFILE`: "+strings.Join(ca.StandardProfiles, ", "))
 	f.StringSliceVarP(&i.names, "name", "n", nil, "ask for `NAME`: DNS name, IP address or SPIFFE ID; may be repeated")
 	f.StringVar(&i.workload, "workload", "", "carry the SPIFFE ID of workload `NAME`")
 	f.StringVar(&i.role, "role", "", "log in as database `ROLE` (profile database-client)")
@@ -57,7 +57,7 @@ is printed.`,
 	f.StringVar(&i.out, "out", "", "write `PREFIX`.pem and PREFIX-key.pem")
 	f.StringVar(&i.csr, "csr", "", "use the certificate request in `FILE`, PEM; - is stdin")
 	f.StringVar(&i.repeat, "idempotency-key", "", "call this request `NAME`: repeating it gives the same certificate (with --csr)")
-	choices(c, "profile", ca.Profiles()...)
+	choices(c, "profile", ca.StandardProfiles...)
 	keyType(c, &i.key)
 	f.BoolVar(&i.force, "force", false, "replace a key that is not of the certificate beside it")
 	return c

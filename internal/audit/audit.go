@@ -47,7 +47,8 @@ const (
 	BindingMade        = "binding.create"
 	BindingUsed        = "binding.use"
 	BindingRevoked     = "binding.revoke"
-	ACMEChanged        = "acme.change"  // what a scope's directory asks and offers
+	ACMEChanged        = "acme.change" // what a scope's directory asks and offers
+	ProfileChanged     = "profile.change"
 	LimitChanged       = "limit.change" // how much of something a scope may have
 	Limited            = "limit.exceed" // only ever refused
 )

@@ -39,7 +39,7 @@ func (e Epochs) retention() ledger.Retention {
 
 func (e Epochs) check() error {
 	for name, d := range e.KeepProfiles {
-		if _, err := ca.ProfileByName(name); err != nil {
+		if err := ca.CheckProfileName(name); err != nil {
 			return fmt.Errorf("epochs.keep_profiles: %w", err)
 		}
 		if d < 0 {
