@@ -17,8 +17,17 @@ type Caller struct {
 	ID ID
 	// Scope is where the caller belongs.
 	Scope Scope
-	// Operator says that the caller may act for the platform over every scope.
+	// Operator says that the caller may do everything, everywhere: an admin of the platform, or a duty of our own.
 	Operator bool
+	// Grants are the roles that bindings give the caller, as they were when it was named; nil is none. internal/access
+	// fills and judges them.
+	Grants *Grants
+	// Proved is the scope in which the caller may have certificates issued for what it proved other than by an identity: an
+	// ACME account, an enrolment token. Else zero.
+	Proved Scope
+	// Issuer and Claims are who vouches for a caller that came with a token of somebody else's, and what it says of it.
+	Issuer string
+	Claims *Claims
 	// Serial is the certificate the caller showed, else zero. Ledger writes refuse it once it is revoked.
 	Serial cert.Serial
 	// Act is the party that really acts when Actor was delegated to (RFC 8693 §4.1), else empty.
@@ -32,6 +41,11 @@ type Caller struct {
 // System returns the caller for periodic work of our own, such as "duty:recover".
 func System(duty string) Caller {
 	return Caller{Actor: "duty:" + duty, Scope: Platform, Operator: true}
+}
+
+// As returns c acting as somebody else, whom it proved to be otherwise: it keeps where it comes from, and no right.
+func (c Caller) As(actor string, proved Scope) Caller {
+	return Caller{Actor: actor, Scope: proved, Proved: proved, Remote: c.Remote, Request: c.Request}
 }
 
 // May reports whether c belongs at or above s, or is an operator.
