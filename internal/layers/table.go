@@ -38,6 +38,12 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
+		"credentials": {
+			Domain,
+			[]string{"internal/access", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"},
+			nil,
+		},
+
 		"ca/crl": {
 			Domain,
 			[]string{"ca", "ca/lint", "ca/tbs", "internal/cert", "internal/uid", "kms"},
@@ -95,10 +101,18 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"acme", "internal/cert", "internal/uid", "internal/identity", "internal/policy", "internal/postgres", "internal/audit"},
 			[]string{pgx},
 		},
-		"acme/jws":      {Adapter, []string{"internal/cert"}, []string{gojws}},
-		"acme/validate": {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
-		"kms/stepkms":   {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
-		"acme/remote":   {Adapter, []string{"acme", "internal/cert", "internal/identity"}, nil},
+		"credentials/store": {
+			Adapter,
+			[]string{"credentials", "internal/audit", "internal/cert", "internal/identity", "internal/postgres", "internal/uid"},
+			[]string{pgx},
+		},
+		"credentials/postgres": {Adapter, []string{"credentials"}, []string{pgx}},
+		"credentials/mysql":    {Adapter, []string{"credentials"}, []string{"github.com/go-sql-driver/mysql"}},
+		"credentials/redis":    {Adapter, []string{"credentials"}, []string{"github.com/redis/go-redis/v9"}},
+		"acme/jws":             {Adapter, []string{"internal/cert"}, []string{gojws}},
+		"acme/validate":        {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
+		"kms/stepkms":          {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
+		"acme/remote":          {Adapter, []string{"acme", "internal/cert", "internal/identity"}, nil},
 		"acme/attest": {
 			Adapter,
 			[]string{"acme", "internal/cert"},

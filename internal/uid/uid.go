@@ -35,11 +35,12 @@ const (
 	Enrolment     Kind = 0x30 // a one-time enrolment token
 	Request       Kind = 0x40 // a direct request that carries an Idempotency-Key
 	Incident      Kind = 0x50 // a choice of certificates to be renewed or revoked
+	Lease         Kind = 0x60 // a derived login
 )
 
 func (k Kind) known() bool {
 	switch k {
-	case Certificate, Order, Authorization, Account, Binding, Term, Enrolment, Request, Incident:
+	case Certificate, Order, Authorization, Account, Binding, Term, Enrolment, Request, Incident, Lease:
 		return true
 	}
 	return false
