@@ -147,7 +147,7 @@ func (l *Ledger) plainly(ctx context.Context, c ca.Completion) (plainCompletion,
 		return plainCompletion{}, false
 	}
 	f := c.Facts[0]
-	usual := !f.Refused && f.Serial == c.Serial && f.Who.Act == "" && f.Subject == "" && f.Why == "" && !f.Scope.IsZero()
+	usual := !f.Refused && f.Serial == c.Serial && f.Who.Act == "" && f.Subject == "" && !f.Scope.IsZero()
 	if !usual {
 		return plainCompletion{}, false
 	}
@@ -188,10 +188,14 @@ func completingPlain(at leaf, part []*asked[plainCompletion]) statement {
 	n := len(part)
 	serial, when, signature := make([][]byte, n), make([]time.Time, n), make([][]byte, n)
 	told, scope, what, actor := make([]time.Time, n), make([]int32, n), make([]string, n), make([]string, n)
+	why := make([]*string, n) // by which revision of its profile, where that is none of the first
 	for i, a := range part {
 		f := a.write.Facts[0]
 		serial[i], when[i], signature[i] = a.write.Serial.Bytes(), a.write.At, a.write.Signature
 		told[i], scope[i], what[i], actor[i] = f.At, a.write.scopeID, f.What, audit.Clip(f.Who.Actor)
+		if f.Why != "" {
+			why[i] = &f.Why
+		}
 	}
 	return statement{`
 		WITH ok AS MATERIALIZED (
@@ -200,16 +204,17 @@ func completingPlain(at leaf, part []*asked[plainCompletion]) statement {
 			AND    NOT EXISTS (SELECT FROM ` + at.of("revocation") + ` WHERE serial = ANY ($1::bytea[]))
 			AND    NOT EXISTS (SELECT FROM incident n WHERE ` + ending + `)
 		), noted AS (
-			INSERT INTO fact (at, scope, what, actor, serial)
-			SELECT f.at, f.scope, f.what, f.actor, f.serial
-			FROM   unnest($4::timestamptz[], $5::integer[], $6::text[], $7::text[], $1::bytea[]) AS f (at, scope, what, actor, serial)
+			INSERT INTO fact (at, scope, what, actor, serial, why)
+			SELECT f.at, f.scope, f.what, f.actor, f.serial, f.why
+			FROM   unnest($4::timestamptz[], $5::integer[], $6::text[], $7::text[], $1::bytea[], $9::text[])
+			       AS f (at, scope, what, actor, serial, why)
 			WHERE  EXISTS (SELECT FROM ok)
 		)
 		INSERT INTO ` + at.of("outcome") + ` (serial, at, signature)
 		SELECT c.serial, c.at, c.signature
 		FROM   unnest($1::bytea[], $2::timestamptz[], $3::bytea[]) AS c (serial, at, signature)
 		WHERE  EXISTS (SELECT FROM ok)`,
-		[]any{serial, when, signature, told, scope, what, actor, int64(n)}}
+		[]any{serial, when, signature, told, scope, what, actor, int64(n), why}}
 }
 
 // rows runs statements that write, in one round trip and one transaction, and returns how many rows each wrote.
