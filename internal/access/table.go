@@ -120,6 +120,24 @@ func (t *Table) Name(who identity.Caller) identity.Caller {
 	return who
 }
 
+// NameTenant is Name where roles of the platform count for nothing: on the tenants' side an operator is nobody in particular.
+func (t *Table) NameTenant(who identity.Caller) identity.Caller {
+	who = t.Name(who)
+	if who.Operator = false; who.Grants == nil {
+		return who
+	}
+	var below []identity.Grant
+	for g := range who.Grants.All() {
+		if !g.At.IsPlatform() {
+			below = append(below, g)
+		}
+	}
+	if len(below) < who.Grants.Len() {
+		who.Grants = identity.NewGrants(below...)
+	}
+	return who
+}
+
 // grants collects what who was granted. An identity that has bindings of its own alone, as most who have any, costs a look-up.
 func (t *Table) grants(who identity.Caller) *identity.Grants {
 	var own *identity.Grants

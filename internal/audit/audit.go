@@ -51,6 +51,12 @@ const (
 	ProfileChanged     = "profile.change"
 	LimitChanged       = "limit.change" // how much of something a scope may have
 	Limited            = "limit.exceed" // only ever refused
+	RoleGranted        = "role.grant"
+	RoleEnded          = "role.end"
+	ApprovalAsked      = "approval.ask" // something waits for a second operator
+	ApprovalGiven      = "approval.give"
+	ApprovalRejected   = "approval.reject"
+	ApprovalUsed       = "approval.use" // what was confirmed is done
 )
 
 // A Fact is something that happened, or was refused.

@@ -77,6 +77,16 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 		"internal/feed": {Plumbing, []string{"internal/audit", "internal/cert"}, nil},
 		"internal/oidc": {Plumbing, nil, []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}},
+		"internal/access/store": {
+			Plumbing,
+			[]string{"internal/access", "internal/audit", "internal/identity", "internal/policy", "internal/postgres"},
+			[]string{pgx},
+		},
+		"internal/access/api": {
+			Door,
+			[]string{"internal/access", "internal/identity", "internal/policy", "internal/web"},
+			nil,
+		},
 		"internal/tenancy": {
 			Plumbing,
 			[]string{"internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
