@@ -36,7 +36,7 @@ type examination struct {
 // Examine implements acme.Store.
 func (s *Store) Examine(ctx context.Context, order uid.UID, key cert.KeyID, claims []uid.UID) (acme.Examination, error) {
 	e := &examination{order: order, key: key, claims: claims}
-	if err := s.finals.do(ctx, e); err != nil {
+	if err := s.finals.Do(ctx, e); err != nil {
 		return acme.Examination{}, err
 	}
 	return e.found, nil
@@ -44,7 +44,7 @@ func (s *Store) Examine(ctx context.Context, order uid.UID, key cert.KeyID, clai
 
 // examine answers questions that came together: which keys are accounts', and, by week, which authorizations were given up and
 // which orders have failed.
-func (s *Store) examine(ctx context.Context, all []*examination) error {
+func (s *Store) examine(ctx context.Context, b *pgx.Batch, all []*examination) func(pgx.BatchResults) error {
 	keys := make([][]byte, len(all))
 	weeks, orders := make(map[string][][]byte), make(map[string][][]byte)
 	for i, e := range all {
@@ -56,7 +56,6 @@ func (s *Store) examine(ctx context.Context, all []*examination) error {
 			weeks[week] = append(weeks[week], id.Bytes())
 		}
 	}
-	var b pgx.Batch
 	b.Queue(`
 		SELECT a.key_id
 		FROM   unnest($1::bytea[]) AS n (key_id)
@@ -88,17 +87,18 @@ func (s *Store) examine(ctx context.Context, all []*examination) error {
 			           LIMIT  1
 			       ) a`, ids)
 	}
-	results := s.db.SendBatch(ctx, &b)
-	found, err := readAll(results, 1+len(weeks)+len(orders))
-	if err = errors.Join(err, results.Close()); err != nil {
-		return err
+	return func(results pgx.BatchResults) error {
+		found, err := readAll(results, 1+len(weeks)+len(orders))
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			e.found.KeyOfAccount = found[string(e.key[:])]
+			e.found.Failed = found[string(e.order.Bytes())]
+			e.found.Deactivated = slices.ContainsFunc(e.claims, func(id uid.UID) bool { return found[string(id.Bytes())] })
+		}
+		return nil
 	}
-	for _, e := range all {
-		e.found.KeyOfAccount = found[string(e.key[:])]
-		e.found.Failed = found[string(e.order.Bytes())]
-		e.found.Deactivated = slices.ContainsFunc(e.claims, func(id uid.UID) bool { return found[string(id.Bytes())] })
-	}
-	return nil
 }
 
 // readAll reads the one column of several statements.

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -24,19 +23,6 @@ type entry struct {
 	standing acme.Standing
 }
 
-// A gate admits requests in groups, many nonces a trip. The transactions write nothing but unlogged rows: they wait for no
-// disk.
-type gate struct {
-	store *Store
-	group *group[*entry]
-}
-
-func newGate(s *Store) *gate {
-	g := &gate{store: s}
-	g.group = newGroup(gateLinger, g.admit)
-	return g
-}
-
 // Admit implements acme.Store.
 func (s *Store) Admit(ctx context.Context, nonce string, account, claim uid.UID) (acme.Standing, error) {
 	sp, ok := s.nonces.open(ctx, nonce)
@@ -48,8 +34,11 @@ func (s *Store) Admit(ctx context.Context, nonce string, account, claim uid.UID)
 	if known {
 		e.claim, e.week = claim, week
 	}
-	if err := s.gate.group.do(ctx, e); err != nil {
+	if err := s.admitted.Do(ctx, e); err != nil {
 		return acme.Standing{}, fmt.Errorf("being admitted: %w", err)
+	}
+	if !e.standing.Fresh { // used before, or the database has lived another life since
+		s.nonces.reload(ctx, s.nonces.current())
 	}
 	if e.standing.Fresh && !known && !claim.IsZero() { // for the next one: nobody else waits, and the nonce is spent
 		s.week(ctx, "acme_authorization", claim)
@@ -84,8 +73,9 @@ const accountStandings = `
 	           LIMIT  1
 	       ) a`
 
-// admit runs a group in one transaction. Blocks are taken in order, so that two replicas never wait for each other.
-func (g *gate) admit(ctx context.Context, group []*entry) error {
+// admit lets requests in that came together, many nonces a statement. Blocks are taken in order, so that two replicas never
+// wait for each other.
+func (s *Store) admit(_ context.Context, b *pgx.Batch, group []*entry) func(pgx.BatchResults) error {
 	slices.SortStableFunc(group, func(a, b *entry) int { return cmp.Compare(a.spend.block, b.spend.block) })
 	var accounts [][]byte
 	claimed := make(map[string][][]byte) // by week
@@ -98,8 +88,7 @@ func (g *gate) admit(ctx context.Context, group []*entry) error {
 			claimed[e.week] = append(claimed[e.week], e.claim.Bytes())
 		}
 	}
-	var b pgx.Batch
-	blocks := queueSpends(&b, group)
+	blocks := queueSpends(b, group)
 	switch len(accounts) {
 	case 0:
 	case 1:
@@ -110,24 +99,17 @@ func (g *gate) admit(ctx context.Context, group []*entry) error {
 	for week, ids := range claimed {
 		b.Queue(selectAuthorizations(week), ids)
 	}
-	results := g.store.db.SendBatch(ctx, &b)
-	err := readSpends(results, blocks)
-	if err == nil && len(accounts) > 0 {
-		err = readStandings(results, group)
-	}
-	if err == nil {
-		err = readClaims(results, len(claimed), group)
-	}
-	if err = errors.Join(err, results.Close()); err != nil {
-		return err
-	}
-	for _, e := range group {
-		if !e.standing.Fresh { // used before, or the database has lived another life since
-			g.store.nonces.reload(ctx, g.store.nonces.current())
-			break
+	return func(results pgx.BatchResults) error {
+		if err := readSpends(results, blocks); err != nil {
+			return err
 		}
+		if len(accounts) > 0 {
+			if err := readStandings(results, group); err != nil {
+				return err
+			}
+		}
+		return readClaims(results, len(claimed), group)
 	}
-	return nil
 }
 
 // queueSpends adds a statement for each block of a group sorted by block, and returns the entries of each that may be

@@ -16,7 +16,7 @@ import (
 )
 
 // CreateOrder implements acme.Store.
-func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error { return s.orders.do(ctx, o) }
+func (s *Store) CreateOrder(ctx context.Context, o acme.Order) error { return s.orders.Do(ctx, o) }
 
 // orderColumns are orders of one week about to be recorded, by column. names and authorizations are those of all of them;
 // first and last say which are whose.
@@ -52,8 +52,8 @@ func (c *orderColumns) queue(b *pgx.Batch, week string) {
 }
 
 // createOrders records orders that came together, with their fresh authorizations: a statement each for each week.
-func (s *Store) createOrders(ctx context.Context, all []acme.Order) error {
-	var b pgx.Batch
+func (s *Store) createOrders(ctx context.Context, b *pgx.Batch, all []acme.Order) func(pgx.BatchResults) error {
+	before := b.Len()
 	var fresh []acme.Authorization
 	weeks := make(map[string]*orderColumns)
 	for _, o := range all {
@@ -64,12 +64,23 @@ func (s *Store) createOrders(ctx context.Context, all []acme.Order) error {
 		}
 		weeks[week].add(o)
 	}
-	s.queueClaims(ctx, &b, fresh)
+	s.queueClaims(ctx, b, fresh)
 	for week, c := range weeks {
-		c.queue(&b, week)
+		c.queue(b, week)
 	}
-	_, err := s.write(ctx, &b)
-	return err
+	return done(b.Len() - before)
+}
+
+// done reads statements that only have to succeed.
+func done(statements int) func(pgx.BatchResults) error {
+	return func(results pgx.BatchResults) error {
+		for range statements {
+			if _, err := results.Exec(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // orNull is NULL for the zero time.

@@ -93,7 +93,7 @@ func (s *Store) Proofs(ctx context.Context, wanted []acme.Wanted) ([]acme.Author
 		return nil, nil
 	}
 	q := &search{wanted: wanted}
-	if err := s.sought.do(ctx, q); err != nil {
+	if err := s.sought.Do(ctx, q); err != nil {
 		return nil, err
 	}
 	return q.found, nil
@@ -123,7 +123,7 @@ const searchProofs = `
 	       ) c`
 
 // search answers questions that came together.
-func (s *Store) search(ctx context.Context, all []*search) error {
+func (s *Store) search(_ context.Context, b *pgx.Batch, all []*search) func(pgx.BatchResults) error {
 	var numbers []int32
 	var proofs []int64
 	var accounts [][]byte
@@ -138,8 +138,13 @@ func (s *Store) search(ctx context.Context, all []*search) error {
 		}
 	}
 	site, now := all[0].wanted[0].Site, s.nonces.now()
-	rows, err := s.db.Query(ctx, searchProofs, numbers, proofs, accounts, names, subdomains, until,
+	b.Queue(searchProofs, numbers, proofs, accounts, names, subdomains, until,
 		uid.Floor(uid.Authorization, site, now.Add(-oldestProof)).Bytes(), uid.Floor(uid.Authorization, site, now.Add(clockSpread)).Bytes())
+	return func(results pgx.BatchResults) error { return readFound(results, all) }
+}
+
+func readFound(results pgx.BatchResults, all []*search) error {
+	rows, err := results.Query()
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,15 +35,14 @@ func (s *Store) Settle(ctx context.Context, id uid.UID, queued acme.Queued, v ac
 		}
 		e.problem = raw
 	}
-	if err := s.ended.do(ctx, e); err != nil {
+	if err := s.ended.Do(ctx, e); err != nil {
 		return false, err
 	}
 	return e.counts, nil
 }
 
 // settleAll records outcomes that came together. Those with facts have a statement each: they are refusals, and rare.
-func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
-	var b pgx.Batch
+func (s *Store) settleAll(ctx context.Context, b *pgx.Batch, all []*settlement) func(pgx.BatchResults) error {
 	var plain, noting []*settlement
 	var queued [][]byte
 	for _, e := range all {
@@ -63,7 +61,7 @@ func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
 		weeks[week] = append(weeks[week], e)
 	}
 	for week, some := range weeks {
-		queuePlain(&b, week, some)
+		queuePlain(b, week, some)
 	}
 	for _, e := range noting {
 		b.Queue(settleNoting, append(audit.Columns(e.facts...), e.id.Bytes(), e.ended.At, string(e.ended.Method), e.evidence, e.problem)...)
@@ -73,17 +71,22 @@ func (s *Store) settleAll(ctx context.Context, all []*settlement) error {
 			DELETE FROM acme_attempt
 			WHERE  authorization_id = ANY ($1::bytea[])`, queued)
 	}
-	results := s.db.SendBatch(ctx, &b)
-	counted := make(map[uid.UID]bool, len(all))
-	err := readSettled(results, len(weeks)+len(noting), counted)
-	if err = errors.Join(err, results.Close()); err != nil {
-		return err
+	return func(results pgx.BatchResults) error {
+		counted := make(map[uid.UID]bool, len(all))
+		if err := readSettled(results, len(weeks)+len(noting), counted); err != nil {
+			return err
+		}
+		if len(queued) > 0 {
+			if _, err := results.Exec(); err != nil {
+				return err
+			}
+		}
+		for _, e := range all { // of two that came together for one authorization, the first counts
+			e.counts = counted[e.id]
+			delete(counted, e.id)
+		}
+		return nil
 	}
-	for _, e := range all { // of two that came together for one authorization, the first counts
-		e.counts = counted[e.id]
-		delete(counted, e.id)
-	}
-	return nil
 }
 
 func queuePlain(b *pgx.Batch, week string, plain []*settlement) {

@@ -27,13 +27,16 @@ import (
 type Store struct {
 	db     *postgres.DB
 	nonces *nonces
-	gate   *gate
-	orders *group[acme.Order]
-	ended  *group[*settlement]
-	sought *group[*search]
-	finals *group[*examination]
-	weeks  sync.Map // names of partitions, with when one was found missing; the zero time: it is there
-	turn   struct {
+	// What reads, and writes nothing but unlogged rows, waits for no disk, and so not for what does.
+	quick, durable *postgres.Ferry
+	admitted       postgres.Kind[*entry]
+	sought         postgres.Kind[*search]
+	finals         postgres.Kind[*examination]
+	orders         postgres.Kind[acme.Order]
+	ended          postgres.Kind[*settlement]
+
+	weeks sync.Map // names of partitions, with when one was found missing; the zero time: it is there
+	turn  struct {
 		sync.Mutex
 		after []byte // the account after which the next pass over the queue begins
 	}
@@ -41,23 +44,31 @@ type Store struct {
 
 var _ acme.Store = (*Store)(nil)
 
+// How long a trip waits for more where the last one served several.
+const (
+	quickLinger   = 3 * time.Millisecond
+	durableLinger = 4 * time.Millisecond // about as long as a disk takes
+)
+
 // New returns a Store in db, whose nonces age by now.
 func New(db *postgres.DB, now func() time.Time) *Store {
 	n := &nonces{db: db, now: now}
-	s := &Store{db: db, nonces: n}
-	s.gate = newGate(s)
-	s.orders, s.ended, s.sought = newGroup(commitLinger, s.createOrders), newGroup(commitLinger, s.settleAll), newGroup(gateLinger, s.search)
-	s.finals = newGroup(gateLinger, s.examine)
+	s := &Store{db: db, nonces: n, quick: postgres.NewFerry(db, quickLinger), durable: postgres.NewFerry(db, durableLinger)}
+	s.admitted = postgres.NewKind(s.quick, s.admit)
+	s.sought = postgres.NewKind(s.quick, s.search)
+	s.finals = postgres.NewKind(s.quick, s.examine)
+	s.orders = postgres.NewKind(s.durable, s.createOrders)
+	s.ended = postgres.NewKind(s.durable, s.settleAll)
 	return s
 }
 
+// Ferry is what takes s's quick questions over, for others that have such: they are to add theirs before s is used.
+func (s *Store) Ferry() *postgres.Ferry { return s.quick }
+
 // Close waits for what is under way.
 func (s *Store) Close() {
-	s.gate.group.close()
-	s.orders.close()
-	s.ended.close()
-	s.sought.close()
-	s.finals.close()
+	s.quick.Close()
+	s.durable.Close()
 }
 
 // write runs statements in one round trip and one transaction, and returns how many rows the first of them changed.

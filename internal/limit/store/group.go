@@ -3,23 +3,13 @@ package store
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"codeberg.org/dataverket/segl/internal/limit"
-	"codeberg.org/dataverket/segl/internal/postgres"
-)
-
-// Bounds of grouping.
-const (
-	groupSize    = 64 // requests in a round trip
-	groupQueue   = 1024
-	groupTimeout = 10 * time.Second
 )
 
 // An ask is one charge on its way to the database, and its answer.
@@ -34,75 +24,36 @@ type ask struct {
 	wait    time.Duration // when nothing was granted, or, looking, nothing would be
 }
 
-// A group counts what came together in one round trip: while one is under way the next gathers. Its transactions write
-// nothing but unlogged rows: they wait for no disk.
-type group struct {
-	db    *postgres.DB
-	queue chan *batch
-	wait  sync.WaitGroup
-}
-
-type batch struct {
-	asks []*ask
-	err  error
-	done chan struct{}
-}
-
-func newGroup(db *postgres.DB) *group {
-	g := &group{db: db, queue: make(chan *batch, groupQueue)}
-	g.wait.Go(g.work)
-	return g
-}
-
-func (g *group) close() {
-	close(g.queue)
-	g.wait.Wait()
-}
-
-// do answers asks.
-func (g *group) do(ctx context.Context, asks []*ask) error {
-	b := &batch{asks: asks, done: make(chan struct{})}
-	select {
-	case g.queue <- b:
-	case <-ctx.Done():
-		return ctx.Err()
+// fill adds the statements that count what came together.
+func (s *Store) fill(_ context.Context, b *pgx.Batch, all [][]*ask) func(pgx.BatchResults) error {
+	var takes, peeks []*ask
+	for _, asks := range all {
+		for _, a := range asks {
+			a.granted, a.wait = 0, 0 // of a try before
+			if a.want > 0 {
+				takes = append(takes, a)
+			} else {
+				peeks = append(peeks, a)
+			}
+		}
 	}
-	<-b.done // bounded by groupTimeout: the answers are written to asks
-	return b.err
-}
-
-func (g *group) work() {
-	for first := range g.queue {
-		all := []*batch{first}
-	gather:
-		for len(all) < groupSize {
-			select {
-			case next, ok := <-g.queue:
-				if !ok {
-					break gather
-				}
-				all = append(all, next)
-			default:
-				break gather
+	wanted, looked := gathered(takes), gathered(peeks)
+	if len(wanted) > 0 {
+		b.Queue(take, wanted.columns()...)
+	}
+	if len(looked) > 0 {
+		b.Queue(peek, looked.columns()[:3]...)
+	}
+	return func(results pgx.BatchResults) error {
+		if len(wanted) > 0 {
+			if err := readTaken(results, wanted); err != nil {
+				return err
 			}
 		}
-		var takes, peeks []*ask
-		for _, b := range all {
-			for _, a := range b.asks {
-				if a.want > 0 {
-					takes = append(takes, a)
-				} else {
-					peeks = append(peeks, a)
-				}
-			}
+		if len(looked) == 0 {
+			return nil
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), groupTimeout) // it belongs to no single request
-		err := g.count(ctx, takes, peeks)
-		cancel()
-		for _, b := range all {
-			b.err = err
-			close(b.done)
-		}
+		return readPeeked(results, looked)
 	}
 }
 
@@ -135,27 +86,6 @@ const peek = `
 	           WHERE  d.name = a.name AND d.subject = a.subject
 	           LIMIT  1
 	       ) b`
-
-// count runs one round trip.
-func (g *group) count(ctx context.Context, takes, peeks []*ask) error {
-	var b pgx.Batch
-	wanted, looked := gathered(takes), gathered(peeks)
-	if len(wanted) > 0 {
-		b.Queue(take, wanted.columns()...)
-	}
-	if len(looked) > 0 {
-		b.Queue(peek, looked.columns()[:3]...)
-	}
-	results := g.db.SendBatch(ctx, &b)
-	var err error
-	if len(wanted) > 0 {
-		err = readTaken(results, wanted)
-	}
-	if err == nil && len(looked) > 0 {
-		err = readPeeked(results, looked)
-	}
-	return errors.Join(err, results.Close())
-}
 
 // A share is what several asks want of one bucket.
 type share struct {

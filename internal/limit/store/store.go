@@ -26,7 +26,8 @@ type Store struct {
 	now         func() time.Time
 	definitions []limit.Definition
 	rates       rates
-	group       *group
+	ferry       *postgres.Ferry
+	counted     postgres.Kind[[]*ask]
 
 	mu     sync.Mutex
 	leases leases
@@ -34,11 +35,19 @@ type Store struct {
 
 // New returns a Store of the limits defined. now is the clock that leases end by.
 func New(db *postgres.DB, now func() time.Time, defined []limit.Definition) *Store {
-	return &Store{db: db, now: now, definitions: slices.Clone(defined), rates: rates{reading: make(chan struct{}, 1)}, group: newGroup(db), leases: newLeases()}
+	return Over(postgres.NewFerry(db, 0), db, now, defined)
+}
+
+// Over is New for a Store that shares its trips with others: f must not be in use yet. Its transactions write nothing but unlogged
+// rows: they wait for no disk.
+func Over(f *postgres.Ferry, db *postgres.DB, now func() time.Time, defined []limit.Definition) *Store {
+	s := &Store{db: db, now: now, definitions: slices.Clone(defined), rates: rates{reading: make(chan struct{}, 1)}, ferry: f, leases: newLeases()}
+	s.counted = postgres.NewKind(f, s.fill)
+	return s
 }
 
 // Close waits for the counting under way.
-func (s *Store) Close() { s.group.close() }
+func (s *Store) Close() { s.ferry.Close() }
 
 // Take counts every charge, or returns a *limit.Exceeded for the first that is not allowed now. What was counted with it is
 // kept for the next of the same subject, for as long as a lease lasts.
@@ -55,7 +64,7 @@ func (s *Store) Take(ctx context.Context, charges ...limit.Charge) error {
 	}
 	open, refused := s.lease(asks)
 	if refused == nil && len(open) > 0 {
-		if err := s.group.do(ctx, open); err != nil {
+		if err := s.counted.Do(ctx, open); err != nil {
 			return fmt.Errorf("counting uses: %w", err)
 		}
 		refused = s.settle(open)
