@@ -29,6 +29,7 @@ import (
 	"codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/ca/crl"
 	"codeberg.org/dataverket/segl/ca/ocsp"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/feed"
@@ -130,7 +131,8 @@ func (r *rig) people(t testing.TB) {
 	t.Helper()
 	op, err := identity.ParseID("spiffe://" + pkitest.Domain + "/platform/ada")
 	must(t, err)
-	must(t, r.Scopes.AddOperator(t.Context(), identity.System("test"), op))
+	_, err = r.Access.Grant(t.Context(), identity.System("test"), access.Binding{Role: access.Admin, Scope: identity.Platform, Subject: access.Subject{Identity: op.String()}})
+	must(t, err)
 	r.certs["operator"] = r.issue(t, identity.Platform, "client", "uri:"+op.String())
 	for name, path := range map[string]string{
 		"demo": "demo/shop/dev", "demo tenant": "demo", "other tenant": "other", "leaver": "demo/shop/dev", "platform workload": "platform",
@@ -165,7 +167,7 @@ func (r *rig) serve(t testing.TB, name string, host tls.Certificate, metrics *we
 		Name: name, Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelError})), Metrics: metrics, Now: r.Now,
 		TLS: &web.TLS{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &host, nil }},
 		Clients: &web.Clients{
-			Roots: func() *x509.CertPool { return r.anchors }, Domain: pkitest.Domain, Operators: r.Scopes.Operator, Admit: r.standing.Admit,
+			Roots: func() *x509.CertPool { return r.anchors }, Domain: pkitest.Domain, Name: r.Access.Name, Admit: r.standing.Admit,
 		},
 	}, append(all, web.Door{Routes: []web.Route{desc}})...)
 	must(t, err)

@@ -67,7 +67,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"internal/duty":             {Plumbing, []string{"internal/postgres"}, []string{pgx}},
 		"internal/web": {
 			Plumbing,
-			[]string{"internal/cert", "internal/identity", "internal/policy"},
+			[]string{"internal/access", "internal/cert", "internal/identity", "internal/policy"},
 			[]string{echo, "github.com/prometheus/client_golang"},
 		},
 		"internal/web/openapi": {
@@ -169,7 +169,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra"}},
+		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"}},
 		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/client": {Wiring, nil, nil},
 		"cmd/segl/doctor": {

@@ -18,6 +18,8 @@ import (
 
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/ledger"
+	"codeberg.org/dataverket/segl/internal/access"
+	accessstore "codeberg.org/dataverket/segl/internal/access/store"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -49,6 +51,7 @@ type House struct {
 	DB      *postgres.DB
 	Ledger  *ledger.Ledger
 	Scopes  *tenancy.Registry
+	Access  *accessstore.Registry
 	Keyring kms.Keyring
 	skew    *atomic.Int64
 }
@@ -73,6 +76,8 @@ func With(t testing.TB, h *House, l ca.Ledger) *House {
 	h.Scopes, err = tenancy.Open(ctx, h.DB, h.Now)
 	must(t, err)
 	must(t, Demonstrate(ctx, h.Scopes))
+	h.Access, err = accessstore.Open(ctx, h.DB, access.Rule{}, h.Now)
+	must(t, err)
 	pass, err := softkms.NewPassphrase("correct horse battery staple")
 	must(t, err)
 	h.Keyring, err = softkms.Open(ctx, softkms.Config{DB: h.DB, Passphrase: pass, Now: h.Now, Iterations: 1000})

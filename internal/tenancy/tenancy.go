@@ -1,5 +1,5 @@
 // Package tenancy keeps the scopes and what each may bear: platform, tenants, projects, environments and their name
-// rights; and which identities are operators.
+// rights. Who may act in them is internal/access's.
 //
 // Rows are in Postgres; what they say is held compiled in memory, as a whole, and replaced as a whole: on a notice from
 // whichever replica changed something, and every few seconds in case a notice is missed. Reading a scope's rights costs
@@ -61,7 +61,6 @@ type snapshot struct {
 	order     []identity.Scope
 	chains    map[identity.Scope]policy.Chain
 	suspended map[identity.Scope]identity.Scope // to the highest that is suspended, itself or one above it
-	operators map[string]bool
 }
 
 // Open reads everything.
@@ -91,7 +90,7 @@ func (r *Registry) Reload(ctx context.Context) error {
 }
 
 func (r *Registry) read(ctx context.Context) (*snapshot, error) {
-	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}, operators: map[string]bool{}}
+	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}}
 	rows, err := r.db.Query(ctx, `
 		SELECT path, dns, ip, spiffe, created_at, suspended_at
 		FROM   scope
@@ -127,17 +126,6 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 		next.scopes[s] = next.stored(Scope{Scope: s, Rights: rights, CreatedAt: v.CreatedAt.UTC()}, v.SuspendedAt)
 		next.order = append(next.order, s)
 	}
-	rows, err = r.db.Query(ctx, `SELECT identity FROM operator`)
-	if err != nil {
-		return nil, fmt.Errorf("reading operators: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("reading operators: %w", err)
-	}
-	for _, id := range ids {
-		next.operators[id] = true
-	}
 	return next, nil
 }
 
@@ -154,9 +142,6 @@ func (r *Registry) Chain(_ context.Context, s identity.Scope) (policy.Chain, err
 	}
 	return c, nil
 }
-
-// Operator reports whether id may act for the platform over every scope.
-func (r *Registry) Operator(id identity.ID) bool { return r.all.Load().operators[id.String()] }
 
 // Scope returns one scope, or ErrNotFound.
 func (r *Registry) Scope(s identity.Scope) (Scope, error) {
@@ -224,19 +209,6 @@ func (r *Registry) SetRights(ctx context.Context, who identity.Caller, s identit
 		return Scope{}, fmt.Errorf("changing the rights of %s: %w", s, err)
 	}
 	return r.Scope(s)
-}
-
-// AddOperator lets id act for the platform. Repeating it changes nothing.
-func (r *Registry) AddOperator(ctx context.Context, who identity.Caller, id identity.ID) error {
-	err := r.change(ctx, audit.Fact{At: r.now(), Who: who, Scope: identity.Platform, What: audit.OperatorAdded, Subject: id.String()}, `
-		INSERT INTO operator (identity, added_at)
-		VALUES ($1, $2)
-		ON     CONFLICT DO NOTHING`,
-		id.String(), r.now())
-	if err != nil {
-		return fmt.Errorf("adding operator %s: %w", id, err)
-	}
-	return nil
 }
 
 // change runs a statement, notes its fact and gives notice in one transaction, then reads everything again. The fact comes

@@ -135,44 +135,17 @@ func TestAChangeWithoutItsFactIsNoChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id, err := identity.NewID(pkitest.Domain, identity.Platform, "root")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if _, err := r.Create(t.Context(), operator, pkitest.Scope("demo/new"), policy.Rights{}); err == nil {
 		t.Error("created")
 	}
 	if _, err := r.SetRights(t.Context(), operator, pkitest.Demo, policy.Rights{DNS: []string{"evil.test"}}); err == nil {
 		t.Error("changed")
 	}
-	if err := r.AddOperator(t.Context(), operator, id); err == nil {
-		t.Error("added")
-	}
 	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Scope(pkitest.Scope("demo/new")); !errors.Is(err, tenancy.ErrNotFound) || r.Operator(id) || allows(t, r, "demo/shop/dev", "dns:evil.test") {
+	if _, err := r.Scope(pkitest.Scope("demo/new")); !errors.Is(err, tenancy.ErrNotFound) || allows(t, r, "demo/shop/dev", "dns:evil.test") {
 		t.Errorf("half a change is there: %v", err)
-	}
-}
-
-func TestOperatorsAreOfThePlatform(t *testing.T) {
-	r, _ := opened(t)
-	root, err := identity.NewID(pkitest.Domain, identity.Platform, "root")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Operator(root) || r.Operator(identity.ID{}) {
-		t.Error("somebody is an operator from the start")
-	}
-	for range 2 { // repeating changes nothing
-		if err := r.AddOperator(t.Context(), operator, root); err != nil || !r.Operator(root) {
-			t.Fatalf("operator %t, %v", r.Operator(root), err)
-		}
-	}
-	tenant := pkitest.Workload(pkitest.Demo, "root").ID
-	if err := r.AddOperator(t.Context(), operator, tenant); postgres.Violated(err) != "operator_is_of_the_platform" || r.Operator(tenant) {
-		t.Errorf("a tenant's identity as operator: %v", err)
 	}
 }
 

@@ -89,6 +89,10 @@ func (c *call) serve(m *mounted) {
 		c.fail(err)
 		return
 	}
+	if err := c.gate(m); err != nil {
+		c.fail(err)
+		return
+	}
 	if err := m.Handler.serve(c); err != nil {
 		c.fail(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
 )
 
 // Clients says how a listener knows its callers.
@@ -23,9 +24,8 @@ import (
 // place of a closed connection, may still enrol, and a resumed session or a connection that outlives the trust anchors
 // is judged by today's.
 type Clients struct {
-	Roots     func() *x509.CertPool // the trust anchors of the moment; a new pool is a new pointer
-	Domain    string                // the SPIFFE trust domain
-	Operators func(identity.ID) bool
+	Roots  func() *x509.CertPool // the trust anchors of the moment; a new pool is a new pointer
+	Domain string                // the SPIFFE trust domain
 	// Name, where there, completes a caller whose evidence was found good, at every request: with what it was granted. It does
 	// no I/O.
 	Name func(identity.Caller) identity.Caller
@@ -34,6 +34,8 @@ type Clients struct {
 	// Admit, where there, is asked at every request of a named caller, as whether the certificate has been revoked. It
 	// must be quick. Its error is the answer.
 	Admit func(context.Context, identity.Caller) error
+	// Refused, where there, writes down that a route turned somebody away who was named. Its error is the answer.
+	Refused func(ctx context.Context, who identity.Caller, at identity.Scope, why *policy.Refusal) error
 }
 
 // A peer is one connection: who is at its other end, found out once.
@@ -114,7 +116,6 @@ func (k *Clients) verify(chain []*x509.Certificate, roots *x509.CertPool, now ti
 	if err != nil {
 		return identity.Caller{}, err
 	}
-	who.Operator = k.Operators != nil && k.Operators(who.ID)
 	return who, nil
 }
 
@@ -161,11 +162,6 @@ func (c *call) name(a Access) error {
 		}
 		c.challenge(f)
 		return f
-	case a == Operator && !who.Operator:
-		return &Fault{
-			Status: http.StatusForbidden, Name: "operator-required", Title: "Only operators may do this",
-			Detail: who.Actor + " is no operator", Rule: "access of this route", Remedy: "use an operator's certificate",
-		}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"reflect"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
 
@@ -31,7 +32,7 @@ type Access uint8
 const (
 	// Holder admits whoever shows a valid client certificate of ours. What the holder may do, the domain decides.
 	Holder Access = iota
-	// Operator admits operators alone.
+	// Operator admits operators, and others with the role that the route's Asks needs.
 	Operator
 	// Anyone admits everybody; a caller who shows a valid certificate is named nevertheless.
 	Anyone
@@ -49,9 +50,13 @@ type Route struct {
 	ID      string // operationId of the description
 	Summary string // one line
 	Access  Access
-	Status  int   // of success; 0 is 200, or 204 where the handler answers Nothing
-	MaxBody int64 // octets; 0 is the server's bound
-	Handler Handler
+	// Asks is what who comes to an operators' route must be allowed to do; zero: everything.
+	Asks access.Action
+	// Anywhere says that Asks is about a thing whose scope only the domain knows: who may do it somewhere is admitted.
+	Anywhere bool
+	Status   int   // of success; 0 is 200, or 204 where the handler answers Nothing
+	MaxBody  int64 // octets; 0 is the server's bound
+	Handler  Handler
 }
 
 // A Door is the routes of one API, with the problems its errors become.

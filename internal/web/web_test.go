@@ -225,7 +225,10 @@ func newRig(t testing.TB, change func(*web.Config), more ...web.Door) *rig {
 		TLS: &web.TLS{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &host, nil }},
 		Clients: &web.Clients{
 			Roots: func() *x509.CertPool { return r.ca.pool }, Domain: "test",
-			Operators: func(id identity.ID) bool { return id.String() == operatorID },
+			Name: func(who identity.Caller) identity.Caller {
+				who.Operator = who.ID.String() == operatorID
+				return who
+			},
 			Admit: func(_ context.Context, who identity.Caller) error {
 				if r.revoked[who.Actor] {
 					return errRevoked

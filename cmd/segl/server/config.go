@@ -37,6 +37,8 @@ type Config struct {
 	PassphraseFile string `yaml:"passphrase_file"`
 	// Keys says where new signing keys are made. Default: sealed in the database.
 	Keys Keys `yaml:"keys"`
+	// DualControl says what a second operator has to confirm. Default: nothing.
+	DualControl DualControl `yaml:"dual_control"`
 
 	// Listen says where each listener accepts connections, as host:port. Port 0 picks a free one.
 	Listen Listen `yaml:"listen"`
@@ -204,6 +206,9 @@ func (c *Config) check() error {
 	orElse(&c.Drain, 30*time.Second)
 	if _, err := identity.NewID(c.TrustDomain, identity.Platform, "check"); err != nil {
 		return fmt.Errorf("trust_domain: %w", err)
+	}
+	if err := c.DualControl.rule().Check(); err != nil {
+		return fmt.Errorf("dual_control: %w", err)
 	}
 	if _, err := postgres.ParseUnsafe(c.Database.AllowUnsafe); err != nil {
 		return fmt.Errorf("database: %w", err)

@@ -163,7 +163,7 @@ func (s *Server) demonstrate(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.scopes.AddOperator(ctx, who, operator); err != nil {
+	if err := s.makeAdmin(ctx, "dev", operator); err != nil {
 		return err
 	}
 	if _, err := s.identify(ctx, scope, "demo", filepath.Join(dir, "demo")); err != nil {

@@ -76,10 +76,10 @@ func reachable(addr string) string {
 // servers puts the doors on the listeners. The private one is last: readiness is read to the end.
 func (s *Server) servers() ([]web.Listening, error) {
 	clients := &web.Clients{
-		Roots: s.roots.Load, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit,
+		Roots: s.roots.Load, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit, Name: s.access.NameTenant,
 	}
 	operators := *clients // on the service listener an operator is nobody in particular
-	operators.Operators = s.scopes.Operator
+	operators.Name, operators.Refused = s.access.Name, s.turnedAway
 	secure := &web.TLS{GetCertificate: s.selfcert.GetCertificate}
 	d, err := s.openDoors()
 	if err != nil {

@@ -33,5 +33,5 @@ func AddOperator(ctx context.Context, cfg Config, name, prefix string, log *slog
 	if err != nil {
 		return identity.ID{}, fmt.Errorf("certifying operator %s: %w", name, err)
 	}
-	return id, s.scopes.AddOperator(ctx, identity.System("operator add"), id)
+	return id, s.makeAdmin(ctx, "operator add", id)
 }

@@ -21,6 +21,7 @@ import (
 	"codeberg.org/dataverket/segl/ca/ledger"
 	"codeberg.org/dataverket/segl/ca/seal"
 	sealstore "codeberg.org/dataverket/segl/ca/seal/store"
+	accessstore "codeberg.org/dataverket/segl/internal/access/store"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/feed"
@@ -48,6 +49,7 @@ type Server struct {
 	db       *postgres.DB
 	ledger   *ledger.Ledger
 	scopes   *tenancy.Registry
+	access   *accessstore.Registry
 	keyring  *softkms.Keyring
 	provider *stepkms.Provider // nil: the keyring keeps its keys itself
 	ca       *ca.CA
@@ -135,6 +137,9 @@ func (s *Server) openLedger(ctx context.Context) error {
 	}
 	var err error
 	if s.scopes, err = tenancy.Open(ctx, s.db, s.now); err != nil {
+		return err
+	}
+	if s.access, err = accessstore.Open(ctx, s.db, s.cfg.DualControl.rule(), s.now); err != nil {
 		return err
 	}
 	return s.ownRights(ctx)
@@ -234,7 +239,8 @@ func (s *Server) openCA(ctx context.Context) error {
 			if made > 0 {
 				s.log.Info("partitions made", "count", made)
 			}
-			return errors.Join(err, s.ledger.ForgetRequests(ctx, s.now()), s.leave(ctx))
+			_, errClose := s.ledger.CloseEpochs(ctx, s.now())
+			return errors.Join(err, errClose, s.ledger.ForgetRequests(ctx, s.now()), s.leave(ctx))
 		}},
 	)
 	return nil
@@ -357,7 +363,7 @@ func (s *Server) ended(serial cert.Serial) {
 }
 
 func (s *Server) reloadScopes(ctx context.Context) {
-	if err := s.scopes.Reload(ctx); err != nil && ctx.Err() == nil {
+	if err := errors.Join(s.scopes.Reload(ctx), s.access.Reload(ctx)); err != nil && ctx.Err() == nil {
 		s.log.Error("scopes not reloaded", "err", err)
 	}
 }
