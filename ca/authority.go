@@ -163,6 +163,9 @@ func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, ab
 	} else {
 		auth.root = x.Raw
 	}
+	if err := a.apart(auth); err != nil {
+		return nil, err
+	}
 	if auth.State, auth.Since, err = a.state(ctx, auth, row); err != nil {
 		return nil, err
 	}

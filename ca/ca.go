@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/breakglass"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
@@ -73,6 +74,8 @@ type Config struct {
 	// Published waits a while for a prepared authority to be ready to sign, as for its lists, and returns why it is not. Nil: it
 	// always is.
 	Published func(ctx context.Context, a *Authority) error
+	// BreakGlass knows the emergency CAs, which nothing of ours may touch. Nil: none is named.
+	BreakGlass *breakglass.Guard
 	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration
 }

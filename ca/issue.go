@@ -83,6 +83,9 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err := p.open(); err != nil {
 		return plan{}, err
 	}
+	if err := a.BreakGlass.KeyID("a request's key", req.CSR.KeyID); err != nil {
+		return plan{}, apartFrom(err)
+	}
 	if !who.May(req.Scope) {
 		return plan{}, &policy.Refusal{
 			What: "issuing in " + req.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),

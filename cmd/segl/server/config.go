@@ -18,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"codeberg.org/dataverket/segl/internal/breakglass"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/limit"
 	"codeberg.org/dataverket/segl/internal/postgres"
@@ -45,6 +46,10 @@ type Config struct {
 	// URLs are the base URLs handed out, as clients reach the listeners; default: the listeners' own addresses. The
 	// public one stands in every certificate and must not change while any is valid.
 	URLs URLs `yaml:"urls"`
+
+	// BreakGlass names the platform's emergency CAs by fingerprints. Segl refuses to start, to load a key, to import, to
+	// cross-sign or to publish what equals, chains to or shares a key with one, and needs nothing else of them. Default: none.
+	BreakGlass []breakglass.Entry `yaml:"break_glass"`
 
 	// Lists says which revocation lists are published.
 	Lists Lists `yaml:"lists"`
@@ -235,6 +240,9 @@ func (c *Config) check() error {
 		if port < 1 || port > 65535 {
 			return fmt.Errorf("%s: %d: want a port, 1 to 65535", key, port)
 		}
+	}
+	if _, err := breakglass.Parse(c.BreakGlass); err != nil {
+		return fmt.Errorf("break_glass: %w", err)
 	}
 	if err := c.ACME.check(); err != nil {
 		return err

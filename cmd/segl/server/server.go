@@ -22,6 +22,7 @@ import (
 	"codeberg.org/dataverket/segl/ca/seal"
 	sealstore "codeberg.org/dataverket/segl/ca/seal/store"
 	accessstore "codeberg.org/dataverket/segl/internal/access/store"
+	"codeberg.org/dataverket/segl/internal/breakglass"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/feed"
@@ -50,7 +51,8 @@ type Server struct {
 	ledger   *ledger.Ledger
 	scopes   *tenancy.Registry
 	access   *accessstore.Registry
-	keyring  *softkms.Keyring
+	keyring  kms.Keyring
+	apart    *breakglass.Guard // nil: no emergency CA is named
 	provider *stepkms.Provider // nil: the keyring keeps its keys itself
 	ca       *ca.CA
 	standing *ca.Standing
@@ -208,15 +210,22 @@ func (s *Server) openKeys(ctx context.Context) error {
 		}
 		keys.Provider = s.provider
 	}
-	s.keyring, err = softkms.Open(ctx, keys)
-	return err
+	keyring, err := softkms.Open(ctx, keys)
+	if err != nil {
+		return err
+	}
+	if s.apart, err = breakglass.Parse(s.cfg.BreakGlass); err != nil {
+		return err
+	}
+	s.keyring = apartKeys{keyring, s.apart}
+	return nil
 }
 
 func (s *Server) openCA(ctx context.Context) error {
 	observed := observe(s.ledger, s.registry, s.ended)
 	var err error
 	s.ca, err = ca.New(ca.Config{
-		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, BreakGlass: s.apart, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,30 @@
+package ca
+
+import (
+	"crypto/x509"
+	"errors"
+
+	"codeberg.org/dataverket/segl/internal/breakglass"
+	"codeberg.org/dataverket/segl/internal/policy"
+)
+
+// apart refuses an authority that touches an emergency CA, by itself or by what is above it. Whatever is prepared, imported,
+// cross-signed or read at start is loaded, and nothing is published that is not.
+func (a *CA) apart(auth *Authority) error {
+	chain := []*x509.Certificate{auth.Certificate}
+	for up := auth.parent; up != nil; up = up.parent {
+		chain = append(chain, up.Certificate)
+	}
+	return a.BreakGlass.Chain("authority "+auth.Name, chain...)
+}
+
+// apartFrom turns what touches an emergency CA into the refusal that a door shows.
+func apartFrom(err error) error {
+	if touch := (*breakglass.Touch)(nil); errors.As(err, &touch) {
+		return &policy.Refusal{
+			What: touch.What + ", which " + touch.How + ",", Rule: "the wall between the daily CA and break-glass CA " + touch.Name,
+			Remedy: "use a key and a chain that emergency access does not know",
+		}
+	}
+	return err
+}
