@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // read fills b from verified claims.
 func (p *Provider) read(claims map[string]json.RawMessage, b *Bearer) (err error) {
-	if b.Subject == "" || len(b.Subject) > maxClaim {
+	if b.Subject == "" || len(b.Subject) > maxClaim || strings.ContainsFunc(b.Subject, unicode.IsControl) {
 		return fmt.Errorf("it names no subject of at most %d octets (RFC 9068 §2.2)", maxClaim)
+	}
+	if len(claims) > maxClaims {
+		return fmt.Errorf("it has %d claims, at most %d are read", len(claims), maxClaims)
 	}
 	if b.Tenant, err = text(claims, p.cfg.TenantClaim); err != nil {
 		return err
@@ -22,8 +26,65 @@ func (p *Provider) read(claims map[string]json.RawMessage, b *Bearer) (err error
 	if b.Roles, err = roles(claims[p.cfg.RolesClaim]); err != nil {
 		return fmt.Errorf("claim %s: %w", p.cfg.RolesClaim, err)
 	}
-	b.Act, err = actor(claims["act"])
-	return err
+	if b.Act, err = actor(claims["act"]); err != nil {
+		return err
+	}
+	switch {
+	case claims["events"] != nil:
+		b.Kind = Logout
+	case claims["nonce"] != nil || claims["at_hash"] != nil:
+		b.Kind = Login
+	case claims["cnf"] != nil:
+		b.Kind = Bound
+	}
+	b.Claims = p.words(claims, b)
+	return nil
+}
+
+// maxClaims is how many a token may have.
+const maxClaims = 128
+
+// words returns the claims that a rule can be about.
+func (p *Provider) words(claims map[string]json.RawMessage, b *Bearer) map[string][]string {
+	out := make(map[string][]string, len(claims))
+	for name, raw := range claims {
+		if name == p.cfg.RolesClaim {
+			continue // roles are below, with who gave them
+		}
+		if list := listed(raw); len(list) > 0 && len(list) <= maxRoles {
+			out[name] = list
+		}
+	}
+	// OpenID Connect Core 1.0 §5.7: whoever owns an address is known only where the provider verified it.
+	if string(claims["email_verified"]) != "true" {
+		delete(out, "email")
+	}
+	delete(out, "role")
+	delete(out, "tenant")
+	for _, r := range b.Roles {
+		if r.Organizations == nil {
+			out["role"] = append(out["role"], r.Name)
+		}
+		for _, organization := range r.Organizations { // another organization's grant must not pass for ours
+			out["role"] = append(out["role"], r.Name+"@"+organization)
+		}
+	}
+	if b.Tenant != "" {
+		out["tenant"] = []string{b.Tenant}
+	}
+	return out
+}
+
+// listed reads text, or a list of it.
+func listed(raw json.RawMessage) []string {
+	var one string
+	var list []string
+	if json.Unmarshal(raw, &one) == nil {
+		list = []string{one}
+	} else if json.Unmarshal(raw, &list) != nil {
+		return nil
+	}
+	return slices.DeleteFunc(list, func(s string) bool { return s == "" || len(s) > maxClaim })
 }
 
 // text reads a claim that is a string, where there is one.

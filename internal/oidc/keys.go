@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type keys struct {
 	ctx        context.Context //nolint:containedctx // ends readings at Close
 	stop       context.CancelFunc
 	background sync.WaitGroup
+	fixed      bool // set is all there is, for ever
 
 	mu     sync.Mutex
 	set    []jose.JSONWebKey
@@ -98,6 +100,14 @@ var errSignature = fmt.Errorf("%w: it is malformed, or its signature does not ve
 func (k *keys) find(ctx context.Context, id string) ([]jose.JSONWebKey, error) {
 	for waited := false; ; waited = true {
 		k.mu.Lock()
+		if k.fixed {
+			found := k.namedLocked(id)
+			k.mu.Unlock()
+			if len(found) == 0 {
+				return nil, fmt.Errorf("%w: none of the registered keys has the name it gives", ErrToken)
+			}
+			return found, nil
+		}
 		now := k.cfg.Now()
 		found, age := k.namedLocked(id), now.Sub(k.read)
 		known := len(found) > 0 && age <= k.cfg.Keep
@@ -161,6 +171,9 @@ func (k *keys) fetch() ([]jose.JSONWebKey, error) {
 	}
 	if err := provider.Claims(&described); err != nil {
 		return nil, fmt.Errorf("reading where %s has its keys: %w", k.cfg.Issuer, err)
+	}
+	if !strings.HasPrefix(described.Keys, "https://") && !(strings.HasPrefix(k.cfg.Issuer, "http://") && strings.HasPrefix(described.Keys, "http://127.0.0.1:")) {
+		return nil, fmt.Errorf("reading where %s has its keys: want https (OpenID Connect Discovery 1.0 §3)", k.cfg.Issuer)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, described.Keys, nil)
 	if err != nil {

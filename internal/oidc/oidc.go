@@ -11,10 +11,12 @@
 package oidc
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,8 +63,11 @@ type Config struct {
 	Refresh time.Duration
 	// Keep is the age up to which keys are used while the provider is away. Zero: 24 hours.
 	Keep time.Duration
-	// Client asks the provider. Its timeout bounds how long a token with an unknown key can wait.
+	// Client asks the provider. Its timeout bounds how long a token with an unknown key can wait. No redirect is followed, whatever
+	// it says: the issuer is a name, and whoever it sent us to would be believed in its place.
 	Client *http.Client
+	// Keys, where there, are the issuer's, a JWK set (RFC 7517 §5): nobody is asked then, and no Client is needed.
+	Keys []byte
 	// Now is the process's clock.
 	Now func() time.Time
 }
@@ -75,7 +80,24 @@ type Bearer struct {
 	Act             string    // the party that really acts, where Subject delegated to it (RFC 8693 §4.1)
 	ID              string    // the token's own (jti), where it has one
 	Expires         time.Time // it names nobody after that
+	Issued          time.Time // zero where it does not say
+	// Claims are those that are text, lists of text, or objects by their keys; an unverified address is left out. role and
+	// tenant are what Roles and Tenant say, a role that organizations gave as role@organization.
+	Claims map[string][]string
+	// Kind is what the token's other claims and its header show it to be, where that is no access token.
+	Kind Kind
 }
+
+// A Kind is what else a token may be.
+type Kind string
+
+// The kinds. Whoever takes access tokens takes None.
+const (
+	None   Kind = ""
+	Login  Kind = "an ID token"                    // OpenID Connect Core 1.0 §2: for a client, about a login
+	Logout Kind = "a logout token"                 // OpenID Connect Back-Channel Logout 1.0 §2.4
+	Bound  Kind = "bound to a key (RFC 7800 §3.1)" // whoever cannot check that must not take it
+)
 
 // A Role is one the provider gave.
 type Role struct {
@@ -94,12 +116,15 @@ type Provider struct {
 // New checks a configuration. It asks nobody: a provider that is away keeps no service from starting.
 func New(cfg Config) (*Provider, error) {
 	u, err := url.Parse(cfg.Issuer)
+	asked := len(cfg.Keys) == 0 // with keys at hand, an issuer is a name and need not be a URL
 	switch {
-	case err != nil || u.Scheme != "https" && u.Hostname() != "127.0.0.1" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+	case !asked && (cfg.Issuer == "" || len(cfg.Issuer) > maxClaim):
+		return nil, errors.New("oidc issuer: want what the tokens call it (iss)")
+	case asked && (err != nil || u.Scheme != "https" && u.Hostname() != "127.0.0.1" || u.Host == "" || u.RawQuery != "" || u.Fragment != ""):
 		return nil, fmt.Errorf("oidc issuer %q: want https://host[/path] (OpenID Connect Discovery 1.0 §3)", cfg.Issuer)
 	case cfg.Audience == "":
 		return nil, errors.New("oidc audience: want what this service is called at the provider: without it, tokens meant for others would do")
-	case cfg.Client == nil || cfg.Client.Timeout <= 0 || cfg.Now == nil:
+	case cfg.Now == nil || len(cfg.Keys) == 0 && (cfg.Client == nil || cfg.Client.Timeout <= 0):
 		return nil, errors.New("oidc: want a clock, and a client with a timeout")
 	case cfg.Keep != 0 && cfg.Keep < cfg.Refresh:
 		return nil, fmt.Errorf("oidc: keys are to be kept for %s and read again after %s: want the first to be the longer", cfg.Keep, cfg.Refresh)
@@ -109,7 +134,43 @@ func New(cfg Config) (*Provider, error) {
 	orElse(&cfg.Refresh, defaultRefresh)
 	orElse(&cfg.Keep, max(defaultKeep, cfg.Refresh))
 	checks := &oidclib.Config{ClientID: cfg.Audience, SupportedSigningAlgs: algorithms, Now: cfg.Now}
-	return &Provider{cfg: cfg, keys: newKeys(cfg), checks: checks}, nil
+	if asked {
+		cfg.Client = careful(cfg.Client)
+		return &Provider{cfg: cfg, keys: newKeys(cfg), checks: checks}, nil
+	}
+	keys := newKeys(cfg)
+	if keys.set, err = decode(bytes.NewReader(cfg.Keys)); err != nil {
+		return nil, err
+	}
+	keys.fixed = true
+	return &Provider{cfg: cfg, keys: keys, checks: checks}, nil
+}
+
+// careful returns c without redirects, and with answers of bounded length.
+func careful(c *http.Client) *http.Client {
+	bounded := *c
+	bounded.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	inner := c.Transport
+	if inner == nil {
+		inner = http.DefaultTransport
+	}
+	bounded.Transport = short{inner}
+	return &bounded
+}
+
+// short cuts answers off.
+type short struct{ inner http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (s short) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := s.inner.RoundTrip(r)
+	if err == nil {
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(res.Body, maxKeySet), res.Body}
+	}
+	return res, err
 }
 
 func orElse[T comparable](v *T, other T) {
@@ -142,7 +203,10 @@ func (p *Provider) Verify(ctx context.Context, token string) (Bearer, error) {
 	if err := t.Claims(&claims); err != nil {
 		return Bearer{}, fmt.Errorf("%w: its claims are no JSON object (RFC 7519 §7.2)", ErrToken)
 	}
-	b := Bearer{Issuer: t.Issuer, Subject: t.Subject, Expires: t.Expiry}
+	b := Bearer{Issuer: t.Issuer, Subject: t.Subject, Expires: t.Expiry, Issued: t.IssuedAt}
+	if claims["iat"] == nil {
+		b.Issued = time.Time{}
+	}
 	if err := p.read(claims, &b); err != nil {
 		return Bearer{}, fmt.Errorf("%w: %w", ErrToken, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -80,12 +81,16 @@ func TestVerifyNamesTheBearer(t *testing.T) {
 	got, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(map[string]any{"act": map[string]any{"sub": "robot", "act": map[string]any{"sub": "older"}}})))
 	want := oidc.Bearer{
 		Issuer: r.URL, Subject: "user-1", Tenant: "4711", ID: "t1", Act: "robot", Expires: r.clock.Now().Add(10 * time.Minute),
-		Roles: []oidc.Role{{"admin", []string{"4711", "4712"}}, {"issuer", []string{"4711"}}},
+		Roles: []oidc.Role{{"admin", []string{"4711", "4712"}}, {"issuer", []string{"4711"}}}, Issued: r.clock.Now().UTC(),
+		Claims: map[string][]string{
+			"iss": {r.URL}, "sub": {"user-1"}, "aud": {"other", "segl"}, "jti": {"t1"}, oidc.DefaultTenantClaim: {"4711"}, "tenant": {"4711"},
+			"role": {"admin@4711", "admin@4712", "issuer@4711"}, // never without the organization that gave it
+		},
 	}
 	if err != nil || !got.Expires.Equal(want.Expires) {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got.Expires = want.Expires; !reflect.DeepEqual(got, want) {
+	if got.Expires, got.Issued = want.Expires, got.Issued.UTC(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -107,23 +112,24 @@ func TestVerifyRefuses(t *testing.T) {
 		change map[string]any
 		says   string
 	}{
-		"another issuer":       {map[string]any{"iss": "https://evil.test"}, "another provider"},
-		"no issuer":            {map[string]any{"iss": nil}, "another provider"},
-		"another audience":     {map[string]any{"aud": "other"}, "ask for one for segl"},
-		"no audience":          {map[string]any{"aud": nil}, "ask for one for segl"},
-		"expired":              {map[string]any{"exp": now - 1}, "log in again"},
-		"no expiry":            {map[string]any{"exp": nil}, "log in again"},
-		"not yet good":         {map[string]any{"nbf": now + 3600}, "not good yet"},
-		"no subject":           {map[string]any{"sub": nil}, "no subject"},
-		"empty subject":        {map[string]any{"sub": ""}, "no subject"},
-		"endless subject":      {map[string]any{"sub": strings.Repeat("x", 2000)}, "no subject"},
-		"tenant is a list":     {map[string]any{oidc.DefaultTenantClaim: []string{"4711"}}, "want a string"},
-		"token id is a number": {map[string]any{"jti": 7}, "want a string"},
-		"roles are a number":   {map[string]any{oidc.DefaultRolesClaim: 7}, "want a list"},
-		"a role has no name":   {map[string]any{oidc.DefaultRolesClaim: []string{""}}, "with names"},
-		"too many roles":       {map[string]any{oidc.DefaultRolesClaim: strings.Repeat("r ", 300)}, "at most 256 roles"},
-		"nobody acts":          {map[string]any{"act": map[string]any{}}, "names a subject"},
-		"act is a string":      {map[string]any{"act": "robot"}, "names a subject"},
+		"another issuer":         {map[string]any{"iss": "https://evil.test"}, "another provider"},
+		"no issuer":              {map[string]any{"iss": nil}, "another provider"},
+		"another audience":       {map[string]any{"aud": "other"}, "ask for one for segl"},
+		"no audience":            {map[string]any{"aud": nil}, "ask for one for segl"},
+		"expired":                {map[string]any{"exp": now - 1}, "log in again"},
+		"no expiry":              {map[string]any{"exp": nil}, "log in again"},
+		"not yet good":           {map[string]any{"nbf": now + 3600}, "not good yet"},
+		"a subject of two lines": {map[string]any{"sub": "a\nb"}, "no subject"},
+		"no subject":             {map[string]any{"sub": nil}, "no subject"},
+		"empty subject":          {map[string]any{"sub": ""}, "no subject"},
+		"endless subject":        {map[string]any{"sub": strings.Repeat("x", 2000)}, "no subject"},
+		"tenant is a list":       {map[string]any{oidc.DefaultTenantClaim: []string{"4711"}}, "want a string"},
+		"token id is a number":   {map[string]any{"jti": 7}, "want a string"},
+		"roles are a number":     {map[string]any{oidc.DefaultRolesClaim: 7}, "want a list"},
+		"a role has no name":     {map[string]any{oidc.DefaultRolesClaim: []string{""}}, "with names"},
+		"too many roles":         {map[string]any{oidc.DefaultRolesClaim: strings.Repeat("r ", 300)}, "at most 256 roles"},
+		"nobody acts":            {map[string]any{"act": map[string]any{}}, "names a subject"},
+		"act is a string":        {map[string]any{"act": "robot"}, "names a subject"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			token := r.Sign(t, r.claims(v.change))
@@ -303,5 +309,96 @@ func TestNewRefuses(t *testing.T) {
 			p.Close()
 			t.Errorf("%s: accepted", what)
 		}
+	}
+}
+
+func TestClaimsThatARuleCanBeAbout(t *testing.T) {
+	r := newRig(t)
+	got, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(map[string]any{
+		"groups": []string{"a", "", "b"}, "email": "mia@demo.test", "n": 7, "o": map[string]any{"a": 1}, "role": "admin", "tenant": "other",
+		oidc.DefaultRolesClaim: []string{"reader"},
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]string{
+		"groups": {"a", "b"}, "role": {"reader"}, "tenant": {"4711"}, // what the provider itself calls so is not what we call so
+		"email": nil, "n": nil, "o": nil,
+	} {
+		if !reflect.DeepEqual(got.Claims[name], want) {
+			t.Errorf("%s is %q, want %q", name, got.Claims[name], want)
+		}
+	}
+	got, err = r.sut.Verify(t.Context(), r.Sign(t, r.claims(map[string]any{"email": "mia@demo.test", "email_verified": true})))
+	if err != nil || !reflect.DeepEqual(got.Claims["email"], []string{"mia@demo.test"}) {
+		t.Errorf("%q, %v", got.Claims["email"], err)
+	}
+	many := map[string]any{}
+	for i := range 200 {
+		many["c"+strconv.Itoa(i)] = "x"
+	}
+	if _, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(many))); !errors.Is(err, oidc.ErrToken) {
+		t.Errorf("200 claims: %v", err)
+	}
+}
+
+func TestWhatIsNoAccessTokenIsTold(t *testing.T) {
+	r := newRig(t)
+	for claim, want := range map[string]oidc.Kind{"sid": oidc.None, "nonce": oidc.Login, "at_hash": oidc.Login, "events": oidc.Logout, "cnf": oidc.Bound} {
+		got, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(map[string]any{claim: "a"})))
+		if err != nil || got.Kind != want {
+			t.Errorf("with %s: %q, %v", claim, got.Kind, err)
+		}
+	}
+}
+
+// Whoever could make the issuer's host redirect would otherwise choose the keys.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	for _, path := range []string{"/.well-known/openid-configuration", "/keys"} {
+		r := newRig(t)
+		evil := oidctest.New(t)
+		evil.CallItself(r.URL)
+		r.Redirect(path, evil.URL+path)
+		if _, err := r.sut.Verify(t.Context(), evil.Sign(t, r.claims(nil))); !errors.Is(err, oidc.ErrUnavailable) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if evil.Asked() > 0 {
+			t.Errorf("%s: the other one was asked", path)
+		}
+	}
+}
+
+func TestKeysAtHandAskNobody(t *testing.T) {
+	p := oidctest.New(t)
+	r := newRig(t, func(c *oidc.Config) { c.Issuer, c.Keys, c.Client = "builder", p.Keys(t), nil })
+	good := r.claims(map[string]any{"iss": "builder"})
+	if b, err := r.sut.Verify(t.Context(), p.Sign(t, good)); err != nil || b.Issuer != "builder" {
+		t.Errorf("%+v, %v", b, err)
+	}
+	p.Rotate(t)
+	if _, err := r.sut.Verify(t.Context(), p.Sign(t, good)); !errors.Is(err, oidc.ErrToken) {
+		t.Errorf("another key: %v", err)
+	}
+	if p.Asked() > 0 {
+		t.Error("somebody was asked")
+	}
+	for what, keys := range map[string]string{"nothing": "{}", "a secret": `{"keys":[{"kty":"oct","k":"AAAA","kid":"a"}]}`, "no JSON": "x"} {
+		if _, err := oidc.New(oidc.Config{Issuer: "builder", Audience: "segl", Keys: []byte(keys), Now: r.clock.Now}); err == nil {
+			t.Errorf("%s was taken for keys", what)
+		}
+	}
+}
+
+func TestATokenOfAMillionDotsCostsNothing(t *testing.T) {
+	r := newRig(t)
+	dots := strings.Repeat(".", 1_000_000)
+	if _, err := r.sut.Verify(t.Context(), dots); !errors.Is(err, oidc.ErrToken) {
+		t.Error(err)
+	}
+	if n := testing.AllocsPerRun(10, func() { r.sut.Verify(t.Context(), dots) }); n > 10 { //nolint:errcheck // counted, not judged
+		t.Errorf("%v allocations", n)
+	}
+	if r.Asked() > 0 {
+		t.Error("the provider was asked")
 	}
 }

@@ -1,4 +1,5 @@
-// Package oidctest is an OpenID provider for tests: it publishes keys and signs whatever it is told.
+// Package oidctest is an OpenID provider for tests: it publishes keys, signs whatever it is told, and logs people in by a browser's
+// redirects (RFC 6749 §4.1 with RFC 7636) or from another device (RFC 8628), without asking anybody.
 //
 // It is for tests only and may be used concurrently.
 package oidctest
@@ -22,22 +23,36 @@ import (
 type Provider struct {
 	URL string
 
-	mu     sync.Mutex
-	keys   []jose.JSONWebKey // private ones; the last signs
-	made   int
-	away   bool
-	asked  int
-	issuer string // what it calls itself
+	mu        sync.Mutex
+	keys      []jose.JSONWebKey // private ones; the last signs
+	made      int
+	away      bool
+	asked     int
+	issuer    string            // what it calls itself
+	redirects map[string]string // where requests for a path are sent instead
+	logins
 }
 
 // New starts one, which ends with the test.
 func New(t testing.TB) *Provider {
 	t.Helper()
-	p := new(Provider)
+	p := &Provider{redirects: map[string]string{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", p.describe)
 	mux.HandleFunc("GET /keys", p.publish)
-	s := httptest.NewServer(mux)
+	mux.HandleFunc("GET /authorize", p.authorize)
+	mux.HandleFunc("POST /device", p.device)
+	mux.HandleFunc("POST /token", p.token)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		to := p.redirects[r.URL.Path]
+		p.mu.Unlock()
+		if to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	t.Cleanup(s.Close)
 	p.URL, p.issuer = s.URL, s.URL
 	p.Rotate(t)
@@ -83,6 +98,13 @@ func (p *Provider) CallItself(issuer string) {
 	p.issuer = issuer
 }
 
+// Redirect sends whoever asks for a path elsewhere.
+func (p *Provider) Redirect(path, to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.redirects[path] = to
+}
+
 // Asked returns how often its keys were read.
 func (p *Provider) Asked() int {
 	p.mu.Lock()
@@ -100,7 +122,7 @@ func (p *Provider) describe(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(map[string]any{ //nolint:errcheck // the client has gone
 		"issuer": p.issuer, "jwks_uri": p.URL + "/keys", "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token",
-		"id_token_signing_alg_values_supported": []string{"ES256"},
+		"device_authorization_endpoint": p.URL + "/device", "id_token_signing_alg_values_supported": []string{"ES256"},
 	})
 }
 
@@ -112,12 +134,28 @@ func (p *Provider) publish(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "away", http.StatusBadGateway)
 		return
 	}
-	var set jose.JSONWebKeySet
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(p.public()) //nolint:errcheck // the client has gone
+}
+
+// public returns the keys as anybody may have them.
+func (p *Provider) public() (set jose.JSONWebKeySet) {
 	for _, k := range p.keys {
 		set.Keys = append(set.Keys, k.Public())
 	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(set) //nolint:errcheck // the client has gone
+	return set
+}
+
+// Keys returns what it publishes, a JWK set.
+func (p *Provider) Keys(t testing.TB) []byte {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, err := json.Marshal(p.public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // Sign returns claims as a JWT under the newest key.
@@ -132,21 +170,35 @@ func (p *Provider) Sign(t testing.TB, claims map[string]any) string {
 // SignWith returns claims as a JWT under any key.
 func SignWith(t testing.TB, key jose.JSONWebKey, claims map[string]any) string {
 	t.Helper()
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, (&jose.SignerOptions{}).WithType("at+jwt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := signed.CompactSerialize()
+	token, err := sign(key, claims, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return token
+}
+
+// SignWithHeader is SignWith with further members of the header, such as x5c.
+func SignWithHeader(t testing.TB, key jose.JSONWebKey, claims map[string]any, header map[jose.HeaderKey]any) string {
+	t.Helper()
+	token, err := sign(key, claims, header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func sign(key jose.JSONWebKey, claims map[string]any, header map[jose.HeaderKey]any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, (&jose.SignerOptions{ExtraHeaders: header}).WithType("at+jwt"))
+	if err != nil {
+		return "", err
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }
