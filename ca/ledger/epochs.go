@@ -115,31 +115,31 @@ func (l *Ledger) epoch(ctx context.Context, v leaf, keep Retention, now time.Tim
 	return e, err
 }
 
-// keptUntil returns when everything in a closed epoch is past its retention. It looks at the certificates, which are many, only
-// once the rest is: until then it says when that will be.
+// keptUntil returns when everything in a closed epoch is past its retention. It asks when certificates end only once the rest
+// is past it: until then it says when that will be. Nor does it read them, unless the epoch has just been closed.
 func (l *Ledger) keptUntil(ctx context.Context, v leaf, keep Retention, now time.Time) (time.Time, error) {
 	until := v.epoch.End().Add(max(keep.Facts, closedAfter))
 	if now.Before(until) {
 		return until.UTC(), nil
 	}
-	rows, err := l.db.Query(ctx, `
-		SELECT profile, max(not_after)
-		FROM   `+v.of("intent")+`
-		GROUP  BY profile`)
+	known, err := l.closed(ctx)
 	if err != nil {
 		return until, err
 	}
-	var profile string
-	var last time.Time
-	_, err = pgx.ForEachRow(rows, []any{&profile, &last}, func() error {
+	ends, ok := known[v]
+	if !ok {
+		if _, ends, err = contentsOf(ctx, l.db, v); err != nil {
+			return until, err
+		}
+	}
+	for profile, last := range ends {
 		for_, ok := keep.Profiles[profile]
 		if !ok {
 			for_ = keep.Certificates
 		}
 		until = later(until, last.Add(for_))
-		return nil
-	})
-	return until.UTC(), err
+	}
+	return until.UTC(), nil
 }
 
 // A table is one partition of an epoch.
@@ -244,6 +244,11 @@ func (l *Ledger) Drop(ctx context.Context, e uid.Epoch, now time.Time) error {
 			WHERE  site = $1 AND epoch = $2`, int16(l.site), int32(e), now); err != nil {
 			return err
 		}
+	}
+	if _, err := l.db.Exec(ctx, `
+		DELETE FROM closed_epoch
+		WHERE  site = $1 AND epoch = $2`, int16(l.site), int32(e)); err != nil {
+		return err
 	}
 	for _, t := range tables {
 		if err := l.dropTable(ctx, t); err != nil {

@@ -71,6 +71,8 @@ func TestNoStatementCostsMoreWithTheLedgersAge(t *testing.T) {
 	scopes, err := tenancy.Open(t.Context(), db, time.Now)
 	must(t, err)
 	must(t, pkitest.Demonstrate(t.Context(), scopes))
+	_, err = l.CloseEpochs(t.Context(), time.Now())
+	must(t, err)
 	everyStatement(t, l)
 	tx, err := db.Begin(t.Context())
 	must(t, err)

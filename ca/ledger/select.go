@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,12 +17,11 @@ import (
 	"codeberg.org/dataverket/segl/ca/tbs"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
-	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
-// Listing takes two steps. One statement asks an index of each epoch for the next candidates, in order; then the rows of those
-// that are meant are read by serial. Each epoch's part is bounded by the page, so a page costs the same however large the
-// ledger is; what is asked by name or key asks every epoch that is kept, which takes some thirty microseconds each.
+// Listing takes two steps. An index of each epoch is asked for the next candidates, in order; then the rows of those that are
+// meant are read by serial. Each epoch's part is bounded by the page, so a page costs the same however large the ledger is; by
+// name or key only those epochs are asked that may hold it (sieve.go).
 
 // mostExamined is how many candidates a page looks at, where not every one is meant.
 const mostExamined = 2000
@@ -119,14 +116,12 @@ func (l *Ledger) candidates(ctx context.Context, leaves []leaf, q ca.Query, most
 	if len(leaves) == 0 {
 		return nil, nil
 	}
-	args := append([]any{scopes}, candidateArguments(q)...)
 	var found []candidate
 	switch {
 	case q.Name != (cert.Name{}):
-		found, err = abreast(ctx, l.db, readCandidate,
-			statement{merged(leaves, most, leaf.named), args}, statement{merged(leaves, most, leaf.furtherNamed), args})
+		found, err = l.marked(ctx, leaves, scopes, q, most, nameMark(tbs.GeneralName(q.Name)), leaf.named, leaf.furtherNamed)
 	case q.Key != (cert.KeyID{}):
-		found, err = once(ctx, l.db, readCandidate, merged(leaves, most, leaf.keyed), args...)
+		found, err = l.marked(ctx, leaves, scopes, q, most, keyMark(q.Key), leaf.keyed)
 	default:
 		found, err = l.expiring(ctx, leaves, scopes, q, most)
 	}
@@ -139,17 +134,6 @@ func firstOf(list []candidate, most int) []candidate {
 		return cmp.Or(a.notAfter.Compare(b.notAfter), bytes.Compare(a.serial.Bytes(), b.serial.Bytes()))
 	})
 	return list[:min(most, len(list))]
-}
-
-// abreast runs statements that read, each on a connection of its own.
-func abreast[T any](ctx context.Context, db *postgres.DB, row pgx.RowToFunc[T], list ...statement) ([]T, error) {
-	found, errs := make([][]T, len(list)), make([]error, len(list))
-	var wg sync.WaitGroup
-	for i, s := range list {
-		wg.Go(func() { found[i], errs[i] = once(ctx, db, row, s.sql, s.args...) })
-	}
-	wg.Wait()
-	return slices.Concat(found...), errors.Join(errs...)
 }
 
 // scopesIn returns what rows call a scope and those below it; the zero Scope is all of them.
@@ -178,14 +162,7 @@ func candidateArguments(q ca.Query) []any {
 	if to.IsZero() {
 		to = endOfTime
 	}
-	args := []any{from, serial, to}
-	switch {
-	case q.Name != (cert.Name{}):
-		return append(args, nameMark(tbs.GeneralName(q.Name)))
-	case q.Key != (cert.KeyID{}):
-		return append(args, keyMark(q.Key))
-	}
-	return args
+	return []any{from, serial, to}
 }
 
 func readCandidate(r pgx.CollectableRow) (c candidate, err error) {

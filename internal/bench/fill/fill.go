@@ -93,6 +93,9 @@ func (p Plan) Run(ctx context.Context) ([]Sample, error) {
 			p.Told(p.N / p.Epochs * (i + 1))
 		}
 	}
+	if _, err := p.Ledger.CloseEpochs(ctx, p.Now); err != nil {
+		return nil, err
+	}
 	_, err = p.DB.Exec(ctx, `ANALYZE`)
 	return out, err
 }

@@ -103,10 +103,10 @@ func (p Plan) pages(ctx context.Context, kind string, q ca.Query) (Timing, error
 		if err != nil {
 			return Timing{}, err
 		}
-		if len(page.Records) == 0 {
-			return Timing{}, fmt.Errorf("%s: page %d holds nothing", kind, len(all))
+		if len(page.Records) == 0 && len(all) == 1 {
+			return Timing{}, fmt.Errorf("%s: nothing is found", kind)
 		}
-		if !page.More {
+		if len(page.Records) == 0 || !page.More { // the last page was full: that there is more was a guess
 			break
 		}
 		if page.Next.Serial == last {
