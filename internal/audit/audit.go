@@ -51,6 +51,10 @@ const (
 	ProfileChanged     = "profile.change"
 	LimitChanged       = "limit.change" // how much of something a scope may have
 	Limited            = "limit.exceed" // only ever refused
+	TokenIssued        = "token.issue"
+	TokenRevoked       = "token.revoke"
+	TokenKeyMade       = "token-key.create"
+	TokenKeyRevoked    = "token-key.revoke"
 	RoleGranted        = "role.grant"
 	RoleEnded          = "role.end"
 	ApprovalAsked      = "approval.ask" // something waits for a second operator

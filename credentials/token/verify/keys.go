@@ -80,7 +80,7 @@ func (p *published) fetch(ctx context.Context, id string, known bool) error {
 	p.mu.Lock()
 	p.tried = p.now()
 	p.mu.Unlock()
-	body, err := get(ctx, p.client, p.address, nil)
+	body, _, err := get(ctx, p.client, p.address, nil)
 	if err != nil {
 		return fmt.Errorf("reading the issuer's keys: %w", err)
 	}
@@ -134,29 +134,29 @@ func usable(algorithm string) bool {
 // errSame: what was fetched before is still what there is.
 var errSame = errors.New("nothing new")
 
-// get fetches address.
-func get(ctx context.Context, client *http.Client, address string, header http.Header) ([]byte, error) {
+// get fetches address, and returns its entity tag too.
+func get(ctx context.Context, client *http.Client, address string, header http.Header) (body []byte, tag string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	for name, values := range header {
 		req.Header[name] = values
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer res.Body.Close() //nolint:errcheck // only read
 	switch {
 	case res.StatusCode == http.StatusNotModified:
-		return nil, errSame
+		return nil, "", errSame
 	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("status %d", res.StatusCode)
+		return nil, "", fmt.Errorf("status %d", res.StatusCode)
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err == nil && len(b) > maxAnswer {
 		err = fmt.Errorf("an answer of more than %d octets", maxAnswer)
 	}
-	return b, err
+	return b, res.Header.Get("ETag"), err
 }
