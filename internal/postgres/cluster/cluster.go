@@ -77,6 +77,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	case <-ctx.Done():
 		err = fmt.Errorf("waiting until it accepts connections: %w", context.Cause(ctx))
 	}
+	if err == nil {
+		err = c.makeRoles(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting private Postgres: %w", err), c.Stop())
 	}

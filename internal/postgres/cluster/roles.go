@@ -1,0 +1,32 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// serviceRole is the role as which tenants' requests reach the database. The owner, which is an ordinary role, cannot make it.
+const serviceRole = `
+	DO $$
+	BEGIN
+	    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'segl_service') THEN
+	        CREATE ROLE segl_service NOLOGIN;
+	    END IF;
+	    GRANT segl_service TO ` + owner + `;
+	END
+	$$`
+
+// makeRoles makes what migrations need of the cluster, also in one that an earlier program made.
+func (c *Cluster) makeRoles(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.SuperuserURL())
+	if err != nil {
+		return fmt.Errorf("making its roles: %w", err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // the statement's own error counts
+	if _, err := conn.Exec(ctx, serviceRole); err != nil {
+		return fmt.Errorf("making its roles: %w", err)
+	}
+	return nil
+}
