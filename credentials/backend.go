@@ -26,18 +26,20 @@ type Backend interface {
 // A Grant is what a target is told of a lease. Every word in it has been parsed.
 type Grant struct {
 	Way         Way
+	Lease       string // which lease it is of
 	Principal   string
 	Password    Secret // empty where Way is Certificate
 	Group       string
 	Database    string
 	Until       time.Time
 	Connections int
-	Subject     string // the certificate's common name, where Way is Certificate
+	Serial      string // the certificate's, in decimal, where Way is Certificate
 }
 
 // Ended is what became of one of many.
 type Ended struct {
 	Principal string
+	Lease     string // where several leases have one principal
 	Receipts  []Receipt
 	Err       error // nil: it is gone
 }

@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"encoding/base32"
+	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/internal/cert"
@@ -42,6 +43,7 @@ const (
 	Suspension Cause = "suspended"  // its scope, or one above
 	Incomplete Cause = "incomplete" // it never became ready
 	Superseded Cause = "superseded" // a newer one has the same role
+	Orphan     Cause = "orphan"     // a login that no lease names
 )
 
 // A State is what a lease is at a moment.
@@ -81,10 +83,21 @@ const Prefix = "segl_"
 
 var spelling = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// PrincipalOf names the login of a lease: Prefix and the lease's 96 random bits, 25 octets of a-z, 0-9 and underscore. So it
-// needs no quotes, fits every kind of target, and nobody guesses it.
+// PrincipalOf names the login of a lease: Prefix, and its site and 96 random bits in 21 letters and digits. So it needs no quotes,
+// fits every kind of target, nobody guesses it, and no site takes another's for an orphan.
 func PrincipalOf(id uid.UID) string {
-	return Prefix + spelling.EncodeToString(id.Bytes()[uid.Size-12:])
+	b := id.Bytes()
+	return Prefix + spelling.EncodeToString(append([]byte{id.Site()}, b[uid.Size-12:]...))
+}
+
+// siteOf returns which site made a principal.
+func siteOf(principal string) (site byte, ok bool) {
+	text, ok := strings.CutPrefix(principal, Prefix)
+	b, err := spelling.DecodeString(text)
+	if !ok || err != nil || len(b) != 13 {
+		return 0, false
+	}
+	return b[0], true
 }
 
 // A Receipt says what was done at a target, and when by our clock.

@@ -61,6 +61,15 @@ const (
 	ApprovalGiven      = "approval.give"
 	ApprovalRejected   = "approval.reject"
 	ApprovalUsed       = "approval.use" // what was confirmed is done
+
+	TargetMade        = "target.create"
+	TargetEnded       = "target.end"
+	CredentialBound   = "credential.bind"
+	CredentialUnbound = "credential.unbind"
+	LeaseMade         = "lease.create"
+	LeaseExtended     = "lease.renew"
+	LeaseEnded        = "lease.end"
+	LeaseStray        = "lease.orphan" // a login that no lease names
 )
 
 // A Fact is something that happened, or was refused.
