@@ -45,7 +45,7 @@ type Holder struct {
 
 // Caller returns h as facts name it.
 func (h Holder) Caller() identity.Caller {
-	return identity.Caller{Actor: "acme:" + h.ID.String(), Scope: h.Scope, Remote: h.Remote, Request: h.Request}
+	return identity.Caller{Actor: "acme:" + h.ID.String(), Scope: h.Scope, Proved: h.Scope, Remote: h.Remote, Request: h.Request}
 }
 
 // Contacts are bounded: they are written to the ledger and shown to operators.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -113,10 +114,7 @@ func bindingPurpose(id uid.UID) string { return "acme binding " + id.String() }
 
 // mayBind: who makes and ends keys decides whose accounts there are, and, by approval, what need not be proved.
 func mayBind(who identity.Caller, scope identity.Scope) error {
-	if who.Operator {
-		return nil
-	}
-	return &policy.Refusal{What: "an external account key of " + scope.String(), Rule: "operators alone make and end them", Remedy: "ask an operator"}
+	return access.Check(who, access.BindAccounts, scope)
 }
 
 func (b Binding) check(now time.Time) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -115,10 +116,10 @@ func (s *Server) Declared(ctx context.Context, scope identity.Scope) (Setting, e
 	return all[scope], nil
 }
 
-// Set replaces what scope declares. Operators alone may. Other replicas heed it within settingsFor.
+// Set replaces what scope declares. It takes access.ChangeScopes above it. Other replicas heed it within settingsFor.
 func (s *Server) Set(ctx context.Context, who identity.Caller, scope identity.Scope, v Setting) error {
-	if !who.Operator {
-		return &policy.Refusal{What: "the ACME settings of " + scope.String(), Rule: "operators alone change them", Remedy: "ask an operator"}
+	if err := access.Check(who, access.ChangeScopes, access.Above(scope)); err != nil {
+		return err
 	}
 	for _, name := range v.Profiles {
 		if err := s.orderable(scope, name); err != nil {

@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/breakglass"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -76,6 +77,8 @@ type Config struct {
 	Published func(ctx context.Context, a *Authority) error
 	// BreakGlass knows the emergency CAs, which nothing of ours may touch. Nil: none is named.
 	BreakGlass *breakglass.Guard
+	// Guard is asked before what two operators may have to agree on. Nil: one suffices.
+	Guard access.Guard
 	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration
 }

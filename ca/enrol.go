@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -76,14 +77,8 @@ func (a *CA) Invite(ctx context.Context, who identity.Caller, in Invitation) (to
 
 // invited decides about an invitation: what the token will be worth is asked now, and again when it is used.
 func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (identity.ID, error) {
-	if !who.May(in.Scope) {
-		return identity.ID{}, &policy.Refusal{
-			What: "inviting into " + in.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
-			Remedy: "use an identity of that scope or one above it",
-		}
-	}
-	if in.Scope.IsPlatform() && !who.Operator {
-		return identity.ID{}, operatorsOnly("inviting")
+	if err := access.Check(who, access.Invite, in.Scope); err != nil {
+		return identity.ID{}, err
 	}
 	p, err := a.Profile(in.Scope, in.Profile)
 	if err == nil {
@@ -132,7 +127,7 @@ func (a *CA) Enrol(ctx context.Context, who identity.Caller, token string, csr c
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Certificate{}, fmt.Errorf("reading enrolment token %s: %w", id, err)
 	}
-	who.Actor, who.Scope, who.Operator = "enrolment:"+id.String(), e.Scope, false
+	who = who.As("enrolment:"+id.String(), e.Scope)
 	sum := sha256.Sum256(secret)
 	if subtle.ConstantTimeCompare(sum[:], e.Hash[:]) != 1 || err != nil {
 		return Certificate{}, a.refused(ctx, who, Request{Scope: e.Scope, What: audit.EnrolmentUsed}, errToken())

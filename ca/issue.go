@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -86,14 +87,8 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err := a.BreakGlass.KeyID("a request's key", req.CSR.KeyID); err != nil {
 		return plan{}, apartFrom(err)
 	}
-	if !who.May(req.Scope) {
-		return plan{}, &policy.Refusal{
-			What: "issuing in " + req.Scope.String(), Rule: "the caller's scope, " + who.Scope.String(),
-			Remedy: "use an identity of that scope or one above it",
-		}
-	}
-	if req.Scope.IsPlatform() && !who.Operator && req.What != audit.Renew {
-		return plan{}, operatorsOnly("issuing")
+	if err := mayIssue(who, req); err != nil {
+		return plan{}, err
 	}
 	chain, err := a.Scopes.Chain(ctx, req.Scope)
 	if err != nil {
@@ -125,13 +120,34 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 		return plan{}, err
 	}
 	t, err := auth.template(p)
+	if err := a.second(ctx, who, req, names); err != nil {
+		return plan{}, err
+	}
 	return plan{profile: p, authority: auth, template: t, names: names, role: role, life: life}, err
 }
 
-// operatorsOnly refuses what only operators do in the platform's scope: its workloads are not each other's issuers, or one of
-// them could make itself an operator.
-func operatorsOnly(what string) error {
-	return &policy.Refusal{What: what + " in platform", Rule: "operators alone issue for the platform", Remedy: "ask an operator"}
+// mayIssue: who shows the certificate that is to be succeeded may renew it, wherever it is; for everything else it takes a role.
+func mayIssue(who identity.Caller, req Request) error {
+	if req.What == audit.Renew && !who.Serial.IsZero() && who.Serial == req.Replaces {
+		return nil
+	}
+	return access.Check(who, access.Issue, req.Scope)
+}
+
+// second has another operator confirm what would make somebody of the platform: it might be one who confirms.
+func (a *CA) second(ctx context.Context, who identity.Caller, req Request, names []cert.Name) error {
+	if !req.Scope.IsPlatform() || req.What == audit.Renew || req.What == audit.EnrolmentUsed {
+		return nil
+	}
+	for _, n := range names {
+		if n.Kind() == cert.URI {
+			terms := fmt.Sprintf("issue %s to the key %s", n.Value(), req.CSR.KeyID)
+			if err := a.Guard.Pass(ctx, who, access.Request{Kind: access.WidenPlatform, Scope: req.Scope, Terms: terms}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ours refuses identities of another trust domain: nobody would know whose word they are (SPIFFE-ID §2.1).
@@ -180,6 +196,11 @@ func (a *CA) cycle(ctx context.Context, who identity.Caller, req Request, pl pla
 		return Certificate{}, err
 	}
 
+	// A key that hangs is not asked, and leaves no intent behind that would have to be abandoned.
+	if err := kms.Ready(pl.authority.Key); err != nil {
+		return Certificate{}, away(pl.authority, err)
+	}
+
 	// 4. Write down what will be signed. A crash after this leaves an open intent, never a stray certificate.
 	in := Intent{
 		Serial: v.Serial, Authority: pl.authority.ID, Scope: req.Scope, Profile: pl.profile.Name, NotAfter: v.NotAfter,
@@ -208,13 +229,21 @@ func (a *CA) sign(ctx context.Context, auth *Authority, in Intent) ([]byte, erro
 	// 5. Sign. From here a certificate may exist, whatever we return.
 	sig, err := kms.SignMessage(ctx, auth.Key, in.TBS)
 	if err != nil {
-		return nil, fmt.Errorf("signing %s with %s: %w", in.Serial, auth.Name, err)
+		return nil, fmt.Errorf("signing %s: %w", in.Serial, away(auth, err))
 	}
 	// 6. Compare: a key store that signed something else, or faultily, is caught here (Boneh, DeMillo, Lipton 1997).
 	if err := kms.Verify(auth.Certificate.PublicKey, in.TBS, sig); err != nil {
 		return nil, fmt.Errorf("verifying the signature of %s by %s: %w", in.Serial, auth.Name, err)
 	}
 	return sig, nil
+}
+
+// away says of a key that cannot be asked just now that asking again makes sense, and, as it says itself, when.
+func away(auth *Authority, err error) error {
+	if errors.Is(err, kms.ErrUnavailable) {
+		return fmt.Errorf("%w: authority %s: %w", ErrUnavailable, auth.Name, err)
+	}
+	return fmt.Errorf("signing with %s: %w", auth.Name, err)
 }
 
 // facts are what becomes true when serial is issued.

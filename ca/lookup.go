@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/tbs"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
@@ -48,7 +49,11 @@ type Selection struct {
 
 // Select returns issued certificates for who: those of its own scope and below, or anywhere for an operator.
 func (a *CA) Select(ctx context.Context, who identity.Caller, q Query) (Selection, error) {
-	if !who.May(q.Scope) && !(who.Operator && q.Scope.IsZero()) {
+	at := q.Scope
+	if at.IsZero() {
+		at = identity.Platform
+	}
+	if !access.May(who, access.ReadCertificates, at) {
 		return Selection{}, ErrNotFound
 	}
 	p, err := a.Ledger.Select(ctx, q)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -242,8 +243,8 @@ func (a *CA) SetProfile(ctx context.Context, who identity.Caller, c ProfileChang
 
 // judge reads the profiles as they are, and returns the row that c would be, refusing what must not be.
 func (a *CA) judge(ctx context.Context, who identity.Caller, c ProfileChange) (ProfileRow, error) {
-	if !who.Operator {
-		return ProfileRow{}, &policy.Refusal{What: "changing profile " + c.Name, Rule: "operators alone change profiles", Remedy: "ask an operator"}
+	if err := access.Check(who, access.ChangeScopes, access.Above(c.Scope)); err != nil {
+		return ProfileRow{}, err
 	}
 	if err := CheckProfileName(c.Name); err != nil {
 		return ProfileRow{}, err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -120,10 +121,12 @@ func (a *CA) End(ctx context.Context, who identity.Caller, c Certificate, why ce
 }
 
 func mayRevoke(who identity.Caller, c Certificate, why cert.Reason) *policy.Refusal {
-	switch {
-	case who.Serial != c.Serial && !who.May(c.Scope):
-		return &policy.Refusal{What: "revoking " + c.Serial.String(), Rule: "the caller's scope, " + who.Scope.String(), Remedy: "ask whoever holds it, or an operator"}
-	case !who.Operator && !why.Subscriber():
+	if who.Serial != c.Serial || who.Serial.IsZero() {
+		if r := access.Judge(who, access.Revoke, c.Scope); r != nil {
+			return r
+		}
+	}
+	if !why.Subscriber() && !access.May(who, access.RevokeAnyhow, identity.Platform) {
 		return &policy.Refusal{What: "reason " + why.String(), Rule: "reasons a holder may give", Remedy: "use unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation"}
 	}
 	return nil

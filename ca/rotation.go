@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/incident"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -73,7 +75,7 @@ const (
 var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Prepare makes an authority that is published and does not sign yet. An empty name gives it the next number of its purpose.
-// Asking again for the same gives the same. Operators alone prepare, activate and retire.
+// Asking again for the same gives the same. It takes access.ChangeAuthorities at the platform to prepare, activate, retire and revoke.
 func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name string) (*Authority, error) {
 	fact := audit.Fact{At: a.Now(), Who: who, Scope: identity.Platform, What: audit.AuthorityMade, Subject: name}
 	set := a.authorities.Load()
@@ -105,20 +107,22 @@ func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name s
 	return a.Authority(name)
 }
 
+// agreed asks whether a second operator has to confirm something about an authority, and did.
+func (a *CA) agreed(ctx context.Context, who identity.Caller, k access.Kind, terms string) error {
+	return a.Guard.Pass(ctx, who, access.Request{Kind: k, Scope: identity.Platform, Terms: terms, Count: math.MaxInt})
+}
+
 func preparable(who identity.Caller, p Purpose, name string) *policy.Refusal {
+	if r := access.Judge(who, access.ChangeAuthorities, identity.Platform); r != nil {
+		return r
+	}
 	switch {
-	case !who.Operator:
-		return authoritiesOfOperators("preparing an authority")
 	case p != Root && !slices.Contains(Purposes, p):
 		return &policy.Refusal{What: fmt.Sprintf("purpose %.40q", string(p)), Rule: "the list of purposes", Remedy: fmt.Sprintf("choose one of %v", append([]Purpose{Root}, Purposes...))}
 	case !authorityName.MatchString(name):
 		return &policy.Refusal{What: fmt.Sprintf("name %.70q", name), Rule: "the form of authorities' names", Remedy: "use 1 to 63 of a-z, 0-9 and hyphen, neither first nor last a hyphen"}
 	}
 	return nil
-}
-
-func authoritiesOfOperators(what string) *policy.Refusal {
-	return &policy.Refusal{What: what, Rule: "operators alone change authorities", Remedy: "ask an operator"}
 }
 
 // next is the name that the next authority of a purpose gets.
@@ -151,6 +155,9 @@ func (a *CA) Activate(ctx context.Context, who identity.Caller, name string, spr
 			r := &policy.Refusal{What: "activating " + name, Rule: "an authority is published before it signs", Remedy: why.Error() + ": try again shortly"}
 			return nil, a.refuse(ctx, fact, r.Rule, r)
 		}
+	}
+	if err := a.agreed(ctx, who, access.ActivateAuthority, fmt.Sprintf("activate authority %s, spread %s", name, spread)); err != nil {
+		return nil, err
 	}
 	v := Activation{
 		Name: name, At: now, Fact: fact, Spread: spread, Incident: uid.New(uid.Incident, a.Site, now),
@@ -187,10 +194,11 @@ func (a *CA) changed(ctx context.Context, name string) (*Authority, error) {
 }
 
 func activatable(who identity.Caller, auth *Authority, spread time.Duration, now time.Time) *policy.Refusal {
+	if r := access.Judge(who, access.ChangeAuthorities, identity.Platform); r != nil {
+		return r
+	}
 	since := now.Sub(auth.Since)
 	switch {
-	case !who.Operator:
-		return authoritiesOfOperators("activating an authority")
 	case auth.State != Prepared:
 		return &policy.Refusal{What: "activating " + auth.Name, Rule: "an authority's life goes one way", Remedy: "it is " + string(auth.State) + ": prepare another"}
 	case auth.parent == nil && since < published:
@@ -235,6 +243,9 @@ func (a *CA) Retire(ctx context.Context, who identity.Caller, name string) (*Aut
 		}
 		return nil, a.refuse(ctx, fact, r.Rule, r)
 	}
+	if err := a.agreed(ctx, who, access.RetireAuthority, "retire authority "+name); err != nil {
+		return nil, err
+	}
 	if err := a.Ledger.Retire(ctx, Retirement{Name: name, At: now, Fact: fact}); err != nil {
 		return nil, a.conflicting(ctx, fact, fmt.Errorf("retiring authority %s: %w", name, err))
 	}
@@ -242,9 +253,10 @@ func (a *CA) Retire(ctx context.Context, who identity.Caller, name string) (*Aut
 }
 
 func retirable(who identity.Caller, auth *Authority) *policy.Refusal {
+	if r := access.Judge(who, access.ChangeAuthorities, identity.Platform); r != nil {
+		return r
+	}
 	switch {
-	case !who.Operator:
-		return authoritiesOfOperators("retiring an authority")
 	case auth.State == Active:
 		return &policy.Refusal{What: "retiring " + auth.Name, Rule: "somebody signs for " + string(auth.Purpose), Remedy: "prepare another and activate it: this one then retires by itself"}
 	case auth.State == Retired:
@@ -265,6 +277,9 @@ func (a *CA) RevokeAuthority(ctx context.Context, who identity.Caller, name stri
 	if err := revocable(who, auth); err != nil {
 		return nil, a.refuse(ctx, fact, err.Rule, err)
 	}
+	if err := a.agreed(ctx, who, access.RevokeMany, fmt.Sprintf("revoke authority %s and everything it signed, %s", name, why)); err != nil {
+		return nil, err
+	}
 	everything := incident.Ask{
 		ID: incident.Origin(a.Site, identity.System("authorities"), "revoke "+name), Choice: incident.Choice{Authority: name},
 		Why: "its authority is revoked", Reason: why, Everything: true,
@@ -281,10 +296,11 @@ func (a *CA) RevokeAuthority(ctx context.Context, who identity.Caller, name stri
 }
 
 func revocable(who identity.Caller, auth *Authority) *policy.Refusal {
+	if r := access.Judge(who, access.ChangeAuthorities, identity.Platform); r != nil {
+		return r
+	}
 	_, issued := auth.Serial()
 	switch {
-	case !who.Operator:
-		return authoritiesOfOperators("revoking an authority")
 	case !issued:
 		return &policy.Refusal{
 			What: "revoking root " + auth.Name, Rule: "no list can say that its own signer is not to be trusted (RFC 5280 §3.3)",

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -118,7 +119,7 @@ type FactList struct {
 }
 
 func (d *door) facts(ctx context.Context, who identity.Caller, in FactsRequest) (FactList, error) {
-	if !who.May(in.Scope) {
+	if !access.May(who, access.ReadFacts, in.Scope) {
 		return FactList{}, ca.ErrNotFound
 	}
 	return d.listFacts(ctx, in.Scope, in.Choice, in.Span)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/feed"
 	"codeberg.org/dataverket/segl/internal/identity"
@@ -47,7 +48,7 @@ type End struct {
 }
 
 func (d *door) follow(ctx context.Context, who identity.Caller, in FollowRequest, s *web.Stream) error {
-	if !who.May(in.Scope) {
+	if !access.May(who, access.ReadFacts, in.Scope) {
 		return ca.ErrNotFound
 	}
 	return d.stream(ctx, who, in.Scope, in.Choice, in.Onward, s)

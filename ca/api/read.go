@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -22,8 +23,8 @@ func (d *door) find(ctx context.Context, who identity.Caller, within identity.Sc
 	if err != nil {
 		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", s, err)
 	}
-	own := who.Serial == c.Serial
-	if !own && !who.May(c.Scope) || !within.IsZero() && !within.Contains(c.Scope) {
+	own := who.Serial == c.Serial && !who.Serial.IsZero()
+	if !own && !access.May(who, access.ReadCertificates, c.Scope) || !within.IsZero() && !within.Contains(c.Scope) {
 		return ca.Certificate{}, fmt.Errorf("reading certificate %s: %w", s, ca.ErrNotFound)
 	}
 	return c, nil

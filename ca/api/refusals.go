@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -35,7 +36,7 @@ type AllRefusalsRequest struct {
 }
 
 func (d *door) refusals(ctx context.Context, who identity.Caller, in RefusalsRequest) (FactList, error) {
-	if !who.May(in.Scope) {
+	if !access.May(who, access.ReadFacts, in.Scope) {
 		return FactList{}, ca.ErrNotFound
 	}
 	return d.listFacts(ctx, in.Scope, in.choice(), in.span())
@@ -85,7 +86,11 @@ func (d *door) explain(ctx context.Context, who identity.Caller, in ExplainReque
 	}
 	out := Explanation{Refusals: []Fact{}}
 	for _, e := range page.Entries {
-		if who.Operator || who.Actor == e.Who.Actor || who.Scope.Contains(e.Scope) {
+		at := e.Scope
+		if at.IsZero() {
+			at = identity.Platform
+		}
+		if who.Actor == e.Who.Actor && who.Actor != "" || access.May(who, access.ReadFacts, at) {
 			out.Refusals = append(out.Refusals, factOf(e))
 		}
 	}

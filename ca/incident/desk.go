@@ -5,11 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
-	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -53,6 +54,7 @@ type Config struct {
 	Profiles func() []string // that may be chosen
 	Longest  time.Duration   // that anything lives which may be chosen
 	Now      func() time.Time
+	Guard    access.Guard // asked before many are revoked; nil: nobody has to agree
 }
 
 // A Desk takes incidents in, shows them, and carries them out.
@@ -87,6 +89,9 @@ func (d *Desk) Create(ctx context.Context, who identity.Caller, ask Ask) (Incide
 	}
 	i := d.incident(who, ask, now)
 	f := audit.Fact{At: now, Who: who, Scope: where(ask.Choice), What: audit.IncidentMade, Subject: i.ID.String(), Why: ask.Choice.String() + ": " + ask.Why}
+	if err := d.agreed(ctx, who, i, now); err != nil {
+		return Incident{}, err
+	}
 	err := d.Book.Record(ctx, i, f)
 	if errors.Is(err, ErrTooMany) || errors.Is(err, ErrConflict) {
 		return Incident{}, d.refuse(ctx, f, "incidents in force", err)
@@ -95,6 +100,19 @@ func (d *Desk) Create(ctx context.Context, who identity.Caller, ask Ask) (Incide
 		return Incident{}, fmt.Errorf("recording incident %s: %w", i.ID, err)
 	}
 	return d.Book.Incident(ctx, i.ID)
+}
+
+// agreed asks whether a second operator has to confirm that so many are revoked, and did. What cannot be counted is many.
+func (d *Desk) agreed(ctx context.Context, who identity.Caller, i Incident, now time.Time) error {
+	if d.Guard == nil || i.Deadline.IsZero() {
+		return nil
+	}
+	n := math.MaxInt
+	if t, err := d.count(ctx, i, now); err == nil && t.Complete {
+		n = t.Chosen - t.Revoked - t.Expired
+	}
+	terms := fmt.Sprintf("revoke %s, %s, everything %t", i.Choice, i.Reason, i.Everything)
+	return d.Guard.Pass(ctx, who, access.Request{Kind: access.RevokeMany, Scope: where(i.Choice), Terms: terms, Count: n})
 }
 
 func where(c Choice) identity.Scope {
@@ -107,18 +125,13 @@ func where(c Choice) identity.Scope {
 // admit lets operators in with what makes sense.
 func (d *Desk) admit(ctx context.Context, who identity.Caller, ask Ask, now time.Time) error {
 	f := audit.Fact{At: now, Who: who, Scope: where(ask.Choice), What: audit.IncidentMade, Subject: ask.Choice.String()}
-	if !who.Operator {
-		err := operatorsOnly()
+	if err := access.Judge(who, access.MakeIncidents, f.Scope); err != nil {
 		return d.refuse(ctx, f, err.Rule, err)
 	}
 	if err := ask.check(now, d.Profiles()); err != nil {
 		return d.refuse(ctx, f, err.Rule, err)
 	}
 	return nil
-}
-
-func operatorsOnly() *policy.Refusal {
-	return &policy.Refusal{What: "an incident", Rule: "operators alone pull the lever", Remedy: "ask an operator"}
 }
 
 // refuse records f as refused by rule and returns err, or what kept it from being recorded.
@@ -135,12 +148,18 @@ func (d *Desk) incident(who identity.Caller, ask Ask, now time.Time) Incident {
 	return ask.Incident(Maker{d.Site, who.Actor, d.Longest}, now)
 }
 
-// Show returns an incident and what became of what it touches. Operators see them.
-func (d *Desk) Show(ctx context.Context, who identity.Caller, id uid.UID) (Incident, Tally, error) {
-	if !who.Operator {
-		return Incident{}, Tally{}, ErrNotFound
-	}
+// seen returns an incident to who may see those of its scope. ErrNotFound.
+func (d *Desk) seen(ctx context.Context, who identity.Caller, id uid.UID) (Incident, error) {
 	i, err := d.Book.Incident(ctx, id)
+	if err == nil && !access.May(who, access.ReadIncidents, where(i.Choice)) {
+		err = ErrNotFound
+	}
+	return i, err
+}
+
+// Show returns an incident and what became of what it touches.
+func (d *Desk) Show(ctx context.Context, who identity.Caller, id uid.UID) (Incident, Tally, error) {
+	i, err := d.seen(ctx, who, id)
 	if err != nil {
 		return Incident{}, Tally{}, err
 	}
@@ -153,7 +172,7 @@ func (d *Desk) Show(ctx context.Context, who identity.Caller, id uid.UID) (Incid
 
 // List returns incidents, the newest first.
 func (d *Desk) List(ctx context.Context, who identity.Caller, p Page) ([]Incident, error) {
-	if !who.Operator {
+	if !access.May(who, access.ReadIncidents, identity.Platform) {
 		return nil, ErrNotFound
 	}
 	return d.Book.Incidents(ctx, p)
@@ -161,10 +180,7 @@ func (d *Desk) List(ctx context.Context, who identity.Caller, p Page) ([]Inciden
 
 // Members returns what an incident touches, of one fate, or of any where that is empty.
 func (d *Desk) Members(ctx context.Context, who identity.Caller, id uid.UID, fate Fate, p Page) ([]Member, error) {
-	if !who.Operator {
-		return nil, ErrNotFound
-	}
-	i, err := d.Book.Incident(ctx, id)
+	i, err := d.seen(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +190,7 @@ func (d *Desk) Members(ctx context.Context, who identity.Caller, id uid.UID, fat
 // Cancel ends an incident before it revokes: windows go back to where they were. ErrOver: it revokes, or is over.
 func (d *Desk) Cancel(ctx context.Context, who identity.Caller, id uid.UID) (Incident, error) {
 	f := audit.Fact{At: d.Now(), Who: who, Scope: identity.Platform, What: audit.IncidentCancelled, Subject: id.String()}
-	if !who.Operator {
-		err := operatorsOnly()
+	if err := access.Judge(who, access.MakeIncidents, identity.Platform); err != nil {
 		return Incident{}, d.refuse(ctx, f, err.Rule, err)
 	}
 	err := d.Book.Cancel(ctx, id, f)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
@@ -153,11 +154,11 @@ func (p *Prover) Tile(ctx context.Context, level int, n int64, width int) ([]byt
 
 // covers reports whether who may read a fact: its scope is who's or below.
 func covers(who identity.Caller, r Row) bool {
-	if who.Operator || r.Scope == nil {
-		return who.Operator
+	if r.Scope == nil {
+		return access.May(who, access.ReadFacts, identity.Platform)
 	}
 	scope, err := identity.ParseScope(*r.Scope)
-	return err == nil && who.May(scope)
+	return err == nil && access.May(who, access.ReadFacts, scope)
 }
 
 // Bundle returns the leaves of tile n, at most width of them where that is not 0, as C2SP tlog-tiles has them: each after

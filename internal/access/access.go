@@ -7,7 +7,8 @@
 //
 //   - our own duties may do everything;
 //   - the certificate of a tenant's workload lets it read, issue, invite and revoke in its own scope and below;
-//   - who proved something else (an ACME account, an enrolment token) may have certificates issued in that scope alone;
+//   - who proved something else (an ACME account, an enrolment token) may have certificates issued and ended in that scope alone,
+//     as far as the domain that took the proof asks for it;
 //   - the holder of a certificate may see, renew and end that one. Domains decide this: it is about a thing, not a scope.
 //
 // Nobody, a caller who is not named, may do nothing; so may an action or a role that is not there. Nothing here does I/O;
@@ -24,10 +25,30 @@ import (
 // Check returns nil where who may do what at scope at, and otherwise a *policy.Refusal that says who asked for what, which
 // rule decided and, to those who may read scopes there, what would grant it.
 func Check(who identity.Caller, what Action, at identity.Scope) error {
+	if r := Judge(who, what, at); r != nil {
+		return r
+	}
+	return nil
+}
+
+// Judge is Check for who handles refusals as such.
+func Judge(who identity.Caller, what Action, at identity.Scope) *policy.Refusal {
 	if May(who, what, at) {
 		return nil
 	}
 	return refusal(who, what, at)
+}
+
+// Above is the scope that decides about s itself: its rights, its bounds, whether it is there. A tenant's are the platform's to
+// decide, or a tenant's admin could widen what the tenant may.
+func Above(s identity.Scope) identity.Scope {
+	if up, ok := s.Parent(); ok {
+		return up
+	}
+	if s.IsZero() {
+		return s
+	}
+	return identity.Platform
 }
 
 // May reports whether who may do what at scope at. The zero scope is nowhere, and nobody may do anything there.
@@ -38,7 +59,7 @@ func May(who identity.Caller, what Action, at identity.Scope) bool {
 
 // MayAnywhere reports whether who may do what in some scope. It admits to a question, never to its answer.
 func MayAnywhere(who identity.Caller, what Action) bool {
-	if who.Operator || lives.has(what) && tenants(who.ID.Scope()) || what == Issue && !who.Proved.IsZero() {
+	if who.Operator || lives.has(what) && tenants(who.ID.Scope()) || proved.has(what) && !who.Proved.IsZero() {
 		return what > 0 && what < actions
 	}
 	for i := range who.Grants.Len() {
@@ -57,7 +78,7 @@ func Scopes(who identity.Caller, what Action) (at []identity.Scope, everywhere b
 	if lives.has(what) && tenants(who.ID.Scope()) {
 		at = append(at, who.ID.Scope())
 	}
-	if what == Issue && !who.Proved.IsZero() {
+	if proved.has(what) && !who.Proved.IsZero() {
 		at = append(at, who.Proved)
 	}
 	for g := range who.Grants.All() {
@@ -83,7 +104,7 @@ func decide(who identity.Caller, what Action, at identity.Scope) (rule identity.
 	if lives.has(what) && tenants(who.ID.Scope()) && who.ID.Scope().Contains(at) {
 		return identity.Grant{Role: "workload", At: who.ID.Scope(), Rule: "a workload's certificate in its own scope"}, true
 	}
-	if what == Issue && who.Proved == at {
+	if proved.has(what) && who.Proved == at {
 		return identity.Grant{Role: "proof", At: at, Rule: "what was proved for that scope"}, true
 	}
 	for i := range who.Grants.Len() {

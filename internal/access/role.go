@@ -35,6 +35,7 @@ const (
 	audits  set = reads | 1<<ReadRoles | 1<<ReadLedger
 	issues  set = 1<<ReadCertificates | 1<<ReadScopes | 1<<Issue | 1<<Invite | 1<<IssueCredentials
 	revokes set = 1<<ReadCertificates | 1<<ReadScopes | 1<<ReadIncidents | 1<<Revoke | 1<<MakeIncidents | 1<<RevokeCredentials
+	proved  set = 1<<Issue | 1<<Revoke
 	// lives is what a workload's certificate is good for in its own scope, by itself.
 	lives set = 1<<ReadCertificates | 1<<ReadFacts | 1<<ReadScopes | 1<<ReadCredentials | 1<<Issue | 1<<Invite | 1<<Revoke
 )

@@ -29,15 +29,15 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca": {
 			Domain,
 			[]string{
-				"internal/audit", "internal/breakglass", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/incident",
+				"internal/access", "internal/audit", "internal/breakglass", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "kms", "ca/incident",
 				"ca/lint", "ca/tbs",
 			},
 			nil,
 		},
-		"ca/incident": {Domain, []string{"internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"}, nil},
+		"ca/incident": {Domain, []string{"internal/access", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"}, nil},
 		"acme": {
 			Domain,
-			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/limit", "internal/policy", "internal/uid", "ca"},
+			[]string{"internal/access", "internal/audit", "internal/cert", "internal/identity", "internal/limit", "internal/policy", "internal/uid", "ca"},
 			nil,
 		},
 
@@ -60,7 +60,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/ocsp": {Domain, []string{"internal/cert"}, []string{"golang.org/x/crypto/cryptobyte"}},
 		"ca/seal": {
 			Domain,
-			[]string{"internal/audit", "internal/cert", "internal/identity", "internal/uid", "kms"},
+			[]string{"internal/access", "internal/audit", "internal/cert", "internal/identity", "internal/uid", "kms"},
 			[]string{"golang.org/x/crypto/cryptobyte", "golang.org/x/mod"},
 		},
 
@@ -141,7 +141,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/api": {
 			Door,
 			[]string{
-				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/audit", "internal/cert", "internal/feed", "internal/identity", "internal/policy",
+				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/access", "internal/audit", "internal/cert", "internal/feed", "internal/identity", "internal/policy",
 				"internal/uid", "internal/web",
 			},
 			[]string{echo},
@@ -158,7 +158,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"internal/limit/store": {
 			Plumbing,
-			[]string{"internal/audit", "internal/identity", "internal/limit", "internal/postgres"},
+			[]string{"internal/access", "internal/audit", "internal/identity", "internal/limit", "internal/postgres"},
 			[]string{pgx},
 		},
 		"internal/limit/api": {
@@ -172,7 +172,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"}},
+		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/client": {Wiring, nil, nil},
 		"cmd/segl/doctor": {
@@ -180,8 +180,9 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"cmd/segl/chain", "cmd/segl/client", "cmd/segl/keypair", "internal/postgres", "internal/web", "migrations"},
 			[]string{"golang.org/x/crypto/ocsp"},
 		},
-		"cmd/segl/keypair": {Wiring, []string{"internal/cert"}, nil},
-		"cmd/segl/output":  {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},
+		"cmd/segl/keypair":   {Wiring, []string{"internal/cert"}, nil},
+		"cmd/segl/output":    {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},
+		"cmd/segl/trustfile": {Wiring, nil, []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"cmd/segl/server": {
 			Wiring,
 			[]string{Anything},

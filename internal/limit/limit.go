@@ -114,9 +114,8 @@ func (e *Exceeded) RetryAfter() time.Duration { return e.Wait }
 
 // The decisions that a door makes about what operators ask.
 var (
-	ErrUnknown   = errors.New("there is no such limit")
-	ErrNotFound  = errors.New("there is nothing of that")
-	ErrOperators = errors.New("operators alone change limits")
+	ErrUnknown  = errors.New("there is no such limit")
+	ErrNotFound = errors.New("there is nothing of that")
 )
 
 // A Standing is a limit as it is in a scope.

@@ -34,7 +34,6 @@ func Operator(limits Keeper, below web.Table) web.Door {
 	table := web.Table{
 		{Err: limit.ErrUnknown, Status: http.StatusNotFound, Name: "no-such-limit", Title: "There is no such limit", Remedy: "see GET /v1/limits"},
 		{Err: limit.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such scope, or nothing of that kind is set or used"},
-		{Err: limit.ErrOperators, Status: http.StatusForbidden, Name: "operators-only", Title: "Operators alone change limits", Remedy: "ask an operator"},
 	}
 	route := func(method, path, id, summary string, h web.Handler) web.Route {
 		return web.Route{Method: method, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: h}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/limit"
@@ -108,10 +109,10 @@ func (s *Store) readOverrides(ctx context.Context) (map[override]limit.Rate, err
 	return all, err
 }
 
-// Set gives scope, and those below it that have none of their own, rate r of a limit; nil takes its own away. Operators alone
-// may. Other replicas heed it within seconds.
+// Set gives scope, and those below it that have none of their own, rate r of a limit; nil takes its own away. It takes
+// access.ChangeLimits above it. Other replicas heed it within seconds.
 func (s *Store) Set(ctx context.Context, who identity.Caller, name limit.Name, scope identity.Scope, r *limit.Rate) error {
-	if err := operators(who); err != nil {
+	if err := access.Check(who, access.ChangeLimits, access.Above(scope)); err != nil {
 		return err
 	}
 	if _, err := s.defined(name); err != nil {
@@ -157,13 +158,6 @@ func (s *Store) set(ctx context.Context, tx pgx.Tx, f audit.Fact, r *limit.Rate)
 		_, err = tx.Exec(ctx, audit.Insert, audit.Columns(f)...)
 	}
 	return err
-}
-
-func operators(who identity.Caller) error {
-	if who.Operator {
-		return nil
-	}
-	return limit.ErrOperators
 }
 
 // defined returns the limit called name.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/limit"
@@ -34,10 +35,10 @@ func (s *Store) Usage(ctx context.Context, q limit.Query) ([]limit.Usage, error)
 	})
 }
 
-// Forget lets a subject of a limit begin anew, or returns limit.ErrNotFound where nothing was used. Operators alone may. What
+// Forget lets a subject of a limit begin anew, or returns limit.ErrNotFound where nothing was used. It takes access.ChangeLimits at the platform. What
 // a replica refused less than a second ago it may refuse a moment longer.
 func (s *Store) Forget(ctx context.Context, who identity.Caller, name limit.Name, subject string) error {
-	if err := operators(who); err != nil {
+	if err := access.Check(who, access.ChangeLimits, identity.Platform); err != nil {
 		return err
 	}
 	if _, err := s.defined(name); err != nil {
