@@ -63,6 +63,24 @@ const (
 	Required
 )
 
+var presenceWords = [...]string{"refused", "allowed", "required"}
+
+// String returns the word that a Spec has for it.
+func (p Presence) String() string { return presenceWords[p] }
+
+// Usage returns the extended key usage, in a Spec's words.
+func (p *Profile) Usage() []string {
+	switch p.usage {
+	case tbs.Server:
+		return []string{"server"}
+	case tbs.Client:
+		return []string{"client"}
+	case tbs.ServerAndClient:
+		return []string{"server", "client"}
+	}
+	return []string{}
+}
+
 const (
 	day  = 24 * time.Hour
 	year = 365 * day

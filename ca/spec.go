@@ -28,14 +28,14 @@ type Spec struct {
 	Hosts    string   `json:"hosts,omitempty"`
 	Identity string   `json:"identity,omitempty"`
 	Role     bool     `json:"role,omitempty"`  // the common name is a database role
-	Usage    []string `json:"usage,omitempty"` // extended key usage: server, client or both
-	Keys     []string `json:"keys,omitempty"`  // kms.Algorithm; rsaN is N bits or more. Default: every kind, RSA of 3072 bits or more
+	Usage    []string `json:"usage,omitzero"` // extended key usage: server, client or both
+	Keys     []string `json:"keys,omitzero"`  // kms.Algorithm; rsaN is N bits or more. Default: every kind, RSA of 3072 bits or more
 	// NoRevAvail (RFC 9608) is for certificates of at most ShortLife; MustStaple (RFC 7633) for servers.
 	NoRevAvail bool `json:"no_rev_avail,omitempty"`
 	MustStaple bool `json:"must_staple,omitempty"`
 	// Addresses are those that stand in the certificate: crl, ocsp, issuers. Default: all; with NoRevAvail, issuers. Without a list
 	// and a responder a certificate has to be NoRevAvail: who relies on it is to know.
-	Addresses []string `json:"addresses,omitempty"`
+	Addresses []string `json:"addresses,omitzero"`
 	Withdrawn bool     `json:"withdrawn,omitempty"` // nothing more is issued by it
 }
 

@@ -82,6 +82,14 @@ func Ensure(ctx context.Context, keyring Keyring, name string, alg Algorithm) (K
 	return key, nil
 }
 
+// Ready returns why key would refuse to sign at once, an ErrUnavailable, or nil where nothing speaks against trying.
+func Ready(key Key) error {
+	if k, ok := key.(interface{ Ready() error }); ok {
+		return k.Ready()
+	}
+	return nil
+}
+
 const maxName = 128
 
 // CheckName refuses what cannot name a key: 1 to 128 of a-z, 0-9, hyphen, dot, underscore and slash, beginning with a

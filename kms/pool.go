@@ -239,6 +239,18 @@ func (p *Pool) waitLocked() time.Duration {
 	return max(0, time.Until(p.until))
 }
 
+// Ready returns why a signature would be refused at once, or nil. It asks nothing of the key: whoever writes down what it is about to
+// sign asks this before.
+func (p *Pool) Ready() error {
+	if wait := p.closedFor(); wait > 0 {
+		return p.refusal(wait, "it did not answer")
+	}
+	if len(p.line) == cap(p.line) {
+		return p.refusal(p.limits.Deadline, "too many signatures are waiting")
+	}
+	return nil
+}
+
 func (p *Pool) refusal(wait time.Duration, why string) error {
 	return fmt.Errorf("signing with key %s: %w", p.Name(), &unavailable{wait, fmt.Errorf("%w: %s", ErrUnavailable, why)})
 }
@@ -252,6 +264,9 @@ type unavailable struct {
 func (u *unavailable) Error() string        { return u.cause.Error() }
 func (u *unavailable) Is(target error) bool { return target == ErrUnavailable }
 func (u *unavailable) Unwrap() error        { return u.cause }
+
+// RetryAfter is what doors look for in an error before they answer 503.
+func (u *unavailable) RetryAfter() time.Duration { return RetryAfter(u) }
 
 // RetryAfter returns how long to wait before trying again what failed with err: whole seconds, at least one. It is for
 // errors that are ErrUnavailable.

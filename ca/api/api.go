@@ -129,6 +129,7 @@ func (d *door) scoped(who web.Access, in []depth) []web.Route {
 				Summary: "Make a one-time token with which a workload gets its first certificate", Handler: web.JSON(d.invite),
 			},
 		)
+		out = append(out, d.profileRoutes(who, at)...)
 		out = append(out, d.factRoutes(who, at.path, "In"+at.name, web.JSON(d.facts), web.JSON(d.refusals), web.Events(d.follow))...)
 	}
 	return out
