@@ -42,6 +42,7 @@ type Ledger struct {
 	completes *group[ca.Completion]
 	refusals  *group[audit.Fact]
 	revokes   *group[ca.Revocation]
+	vouches   *group[vouched]
 	leaves    sync.Map // the names of partitions known to be there
 	scopes    sync.Map // path to number
 	splits    sync.Map // week to in how many parts it is listed
@@ -58,6 +59,7 @@ func New(db *postgres.DB, site byte) *Ledger {
 	l.completes = newGroup(l.complete)
 	l.refusals = newGroup(l.refuse)
 	l.revokes = newGroup(l.revoke)
+	l.vouches = newGroup(l.vouch)
 	return l
 }
 
@@ -69,6 +71,7 @@ func (l *Ledger) Close() {
 	l.completes.close()
 	l.refusals.close()
 	l.revokes.close()
+	l.vouches.close()
 }
 
 // Intend implements ca.Ledger. A caller whose certificate's epoch is not here, or no longer, is nobody who may ask.

@@ -116,6 +116,9 @@ func (s *Server) marks() (list []verify.Mark, floor int64, seq uint64, err error
 		}
 	}
 	e, now := s.ended, s.cfg.Now()
+	for _, id := range s.cfg.Bindings.EndedSince(now.Add(-s.cfg.Life - keep)) {
+		list = append(list, verify.MarkOf("bnd", bindingName(id)))
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if now.Sub(e.looked) > stale {

@@ -92,6 +92,8 @@ type Bindings interface {
 	Tokens(id identity.ID) []credentials.Binding
 	// Holds reports whether a binding has not ended.
 	Holds(id int64) bool
+	// EndedSince returns the bindings that ended at a time or after.
+	EndedSince(at time.Time) []int64
 }
 
 // Scopes are held in memory.

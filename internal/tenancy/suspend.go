@@ -31,6 +31,17 @@ func (n *snapshot) stored(v Scope, suspended *time.Time) Scope {
 // Suspended returns the scope by whose suspension s is suspended, itself or one above it; the zero Scope when none is.
 func (r *Registry) Suspended(s identity.Scope) identity.Scope { return r.all.Load().suspended[s] }
 
+// AllSuspended returns the scopes that are suspended themselves.
+func (r *Registry) AllSuspended() []identity.Scope {
+	var out []identity.Scope
+	for s, by := range r.all.Load().suspended {
+		if s == by {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // Suspend ends issuance and renewal in s and everything below it, at every door, from the moment that it returns; what was
 // issued stays valid, and its status is served. ErrUnchanged: it is suspended already. ErrNotFound.
 func (r *Registry) Suspend(ctx context.Context, who identity.Caller, s identity.Scope, why string) (Scope, error) {
