@@ -5,7 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"codeberg.org/dataverket/segl/ca/seal"
 	"codeberg.org/dataverket/segl/internal/access"
+	accessapi "codeberg.org/dataverket/segl/internal/access/api"
+	accessstore "codeberg.org/dataverket/segl/internal/access/store"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -43,6 +46,22 @@ func (s *Server) makeAdmin(ctx context.Context, command string, id identity.ID) 
 		return nil
 	}
 	return err
+}
+
+// gapAgreed asks whether a second operator has to confirm that a gap is accepted, and did. Who stands at the machine is nobody
+// whom we know, so any admin of the platform is another.
+func (s *Server) gapAgreed(ctx context.Context, g seal.Gap) error {
+	keeper, err := accessstore.Open(ctx, s.db, s.cfg.DualControl.rule(), s.now)
+	if err != nil {
+		return err
+	}
+	return keeper.Guard(ctx, identity.Caller{Actor: "host:accept-gap", Scope: identity.Platform}, access.Request{
+		Kind: access.AcceptGap, Scope: identity.Platform, Terms: "accept the gap " + g.Confirmation(),
+	})
+}
+
+func (s *Server) accessDoor() accessapi.Config {
+	return accessapi.Config{Keeper: s.access, Now: s.now, Below: below()}
 }
 
 // turnedAway writes down that a route turned somebody away.

@@ -6,6 +6,7 @@ import (
 
 	caapi "codeberg.org/dataverket/segl/ca/api"
 	sealapi "codeberg.org/dataverket/segl/ca/seal/api"
+	accessapi "codeberg.org/dataverket/segl/internal/access/api"
 	limitapi "codeberg.org/dataverket/segl/internal/limit/api"
 	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/tenancy"
@@ -17,11 +18,11 @@ import (
 
 // below are the problems of what every door stands on.
 func below() web.Table {
-	return web.Table{
+	return append(accessapi.Problems(), web.Table{
 		{Err: tenancy.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such thing, or not for this caller"},
 		{Match: postgres.Unavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "The ledger does not answer just now", Remedy: "ask again; with the same Idempotency-Key nothing is done twice", After: 2},
 		{Err: kms.ErrUnavailable, Status: http.StatusServiceUnavailable, Name: "unavailable", Title: "Not possible just now", Remedy: "ask again", After: 2},
-	}
+	}...)
 }
 
 // doors are the routes of both TLS listeners, each with its own description.
@@ -33,13 +34,13 @@ func (s *Server) openDoors() (doors, error) {
 	}
 	var d doors
 	var err error
-	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)), sealapi.Service(s.sealDoor()))
+	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)), s.loginDoor(), sealapi.Service(s.sealDoor()), accessapi.Service(s.accessDoor()))
 	if err != nil {
 		return d, err
 	}
 	d.service = append(d.service, s.acme.service)
-	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(s.scopes, below()),
-		s.acme.office, limitapi.Operator(s.acme.limits, below()))
+	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), s.loginDoor(), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(s.scopes, below()),
+		s.acme.office, limitapi.Operator(s.acme.limits, below()), accessapi.Operator(s.accessDoor()))
 	if err != nil {
 		return d, err
 	}

@@ -18,7 +18,7 @@ import (
 // openLever makes the desk at which incidents are taken in, and the duty that carries them out.
 func (s *Server) openLever(context.Context) error {
 	s.desk = incident.New(incident.Config{
-		Site: byte(s.cfg.Site), Book: book{s.ledger, s.ended, s.now}, Profiles: s.ca.ProfileNames, Longest: ca.LongestLife, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), Book: book{s.ledger, s.ended, s.now}, Profiles: s.ca.ProfileNames, Longest: ca.LongestLife, Now: s.now, Guard: s.access.Guard, //nolint:gosec // checked
 	})
 	s.duties = append(s.duties, duty.Duty{
 		Name: "incidents", Every: 5 * time.Second, Wake: s.incidents,

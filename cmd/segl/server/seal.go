@@ -369,6 +369,9 @@ func AcceptGap(ctx context.Context, cfg Config, o GapOptions) (g seal.Gap, done 
 	if o.Confirm != g.Confirmation() {
 		return g, false, nil
 	}
+	if err := s.gapAgreed(ctx, g); err != nil {
+		return g, false, err
+	}
 	return g, true, store.Accept(ctx, g, identity.System("accept-gap"), s.now())
 }
 
