@@ -47,6 +47,15 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
+		"credentials/token/verify": {Domain, nil, []string{gojws}}, // a library: others import it
+		"credentials/token": {
+			Domain,
+			[]string{
+				"credentials", "credentials/token/verify", "internal/access", "internal/audit", "internal/cert", "internal/identity", "kms",
+			},
+			[]string{gojws, "golang.org/x/crypto/cryptobyte"},
+		},
+
 		"ca/crl": {
 			Domain,
 			[]string{"ca", "ca/lint", "ca/tbs", "internal/cert", "internal/uid", "kms"},
@@ -119,6 +128,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"credentials", "internal/audit", "internal/cert", "internal/identity", "internal/postgres", "internal/uid"},
 			[]string{pgx},
 		},
+		"credentials/token/store": {
+			Adapter,
+			[]string{"credentials", "credentials/token", "internal/audit", "internal/cert", "internal/identity", "internal/postgres"},
+			[]string{pgx},
+		},
 		"credentials/postgres": {Adapter, []string{"credentials"}, []string{pgx}},
 		"credentials/mysql":    {Adapter, []string{"credentials"}, []string{"github.com/go-sql-driver/mysql"}},
 		"credentials/redis":    {Adapter, []string{"credentials"}, []string{"github.com/redis/go-redis/v9"}},
@@ -155,6 +169,8 @@ func Table() map[string]Row { //nolint:funlen // a table
 			},
 			[]string{echo},
 		},
+
+		"credentials/token/api": {Door, []string{"credentials/token", "internal/identity", "internal/web"}, nil},
 
 		"internal/limit/store": {
 			Plumbing,
