@@ -134,7 +134,7 @@ func (r *reach) dialAddress(ctx context.Context, to netip.AddrPort) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var d net.Dialer
+	d := net.Dialer{KeepAlive: -1} // it lasts one answer
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, plainReason(err)

@@ -19,7 +19,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, now: time.Now}
-	code := p.run(ctx, os.Args[1:])
+	code := withHeapFloor(os.Getenv, func() int { return p.run(ctx, os.Args[1:]) })
 	stop()
 	os.Exit(code)
 }

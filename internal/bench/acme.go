@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -206,11 +207,15 @@ func (a *account) prove(at string, r *responder) error {
 			continue
 		}
 		asked := r.serve(c.Token, c.Token+"."+a.prints)
-		if _, err := a.post(http.StatusOK, c.URL, struct{}{}); err != nil {
+		var said struct{ Status string }
+		if _, err := a.read(&said, http.StatusOK, c.URL, struct{}{}); err != nil {
 			return err
 		}
 		if err := asked(); err != nil {
 			return err
+		}
+		if said.Status == "valid" { // a quick validation is told at once: nothing is left to ask (RFC 8555 §7.1.6)
+			return nil
 		}
 		return until(func() (bool, error) {
 			_, err := a.read(&z, http.StatusOK, at, nil)
@@ -263,12 +268,14 @@ func wishFor(names ...string) (wish, error) {
 
 // wishes are what the runs of a kind order. Names are of the kind's own, so that no account has proved them before.
 func (s spec) wishes() ([]wish, error) {
-	const many = 100
-	per, letter := 1, "b"
-	if s.Kind == kindACMEMany {
-		per, letter = many, "m"
+	per, letter, n := 1, "b", s.Warm+s.Count
+	switch s.Kind {
+	case kindACMEMany:
+		per, letter = manyNames, "m"
+	case kindACMEManyAgain:
+		per, letter, n = manyNames, "a", s.Workers
 	}
-	all := make([]wish, s.Warm+s.Count)
+	all := make([]wish, n)
 	for i := range all {
 		names := make([]string, per)
 		for j := range names {
@@ -280,6 +287,20 @@ func (s spec) wishes() ([]wish, error) {
 		}
 	}
 	return all, nil
+}
+
+// manyNames are those of an order of many.
+const manyNames = 100
+
+// proved has each worker's account prove its own wish before the clock starts.
+func proved(accounts []*account, d directory, all []wish, r *responder) error {
+	errs := make([]error, len(accounts))
+	var wait sync.WaitGroup
+	for w, a := range accounts {
+		wait.Go(func() { errs[w] = a.order(d, all[w], r) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // repeated is how often one name is ordered by one account: below the limits there are for a name.
@@ -319,12 +340,21 @@ func (s spec) acme() (*job, error) {
 			return nil, fmt.Errorf("opening an account: %w", err)
 		}
 	}
+	if s.Kind == kindACMEManyAgain {
+		if err := proved(accounts, d, all, r); err != nil {
+			return nil, fmt.Errorf("proving names: %w", err)
+		}
+		counted.Store(0)
+	}
 	had, orders := make([]wish, s.Workers), make([]int, s.Workers) // each worker's own
 	return &job{
 		per: 1,
 		run: func(worker, n int) (err error) {
-			w := all[n]
-			if s.Kind == kindACMEAgain {
+			w := all[n%len(all)]
+			switch s.Kind {
+			case kindACMEManyAgain:
+				w = all[worker]
+			case kindACMEAgain:
 				if w, err = again(worker, orders[worker], had[worker]); err != nil {
 					return err
 				}

@@ -28,7 +28,7 @@ func (s spec) prepare() (*job, error) {
 		return s.ocsp()
 	case kindCRL:
 		return s.crl()
-	case kindACME, kindACMEAgain, kindACMEMany, kindPeerOrder:
+	case kindACME, kindACMEAgain, kindACMEMany, kindACMEManyAgain, kindPeerOrder:
 		return s.acme()
 	case kindPeerSign:
 		return s.sign()
@@ -38,22 +38,23 @@ func (s spec) prepare() (*job, error) {
 
 // The kinds of load.
 const (
-	kindBareIssue = "bare-issue" // what a server that only checks and signs takes
-	kindBareFixed = "bare-fixed" // what a server of fixed octets takes
-	kindIssue     = "issue"
-	kindBatch     = "batch"
-	kindRenewOpen = "renew-open" // over connections that are open already
-	kindRenew     = "renew"      // each over a connection of its own
-	kindRevoke    = "revoke"
-	kindOCSPFresh = "ocsp-uncached"
-	kindOCSPGet   = "ocsp-get"
-	kindOCSPPost  = "ocsp-post"
-	kindCRL       = "crl"
-	kindACME      = "acme"
-	kindACMEAgain = "acme-again" // of a name that the account has proved
-	kindACMEMany  = "acme-many"  // of a hundred names
-	kindPeerSign  = "peer-sign"  // step-ca's
-	kindPeerOrder = "peer-order" // step-ca's
+	kindBareIssue     = "bare-issue" // what a server that only checks and signs takes
+	kindBareFixed     = "bare-fixed" // what a server of fixed octets takes
+	kindIssue         = "issue"
+	kindBatch         = "batch"
+	kindRenewOpen     = "renew-open" // over connections that are open already
+	kindRenew         = "renew"      // each over a connection of its own
+	kindRevoke        = "revoke"
+	kindOCSPFresh     = "ocsp-uncached"
+	kindOCSPGet       = "ocsp-get"
+	kindOCSPPost      = "ocsp-post"
+	kindCRL           = "crl"
+	kindACME          = "acme"
+	kindACMEAgain     = "acme-again"      // of a name that the account has proved
+	kindACMEMany      = "acme-many"       // of a hundred names
+	kindACMEManyAgain = "acme-many-again" // of a hundred names that the account has proved
+	kindPeerSign      = "peer-sign"       // step-ca's
+	kindPeerOrder     = "peer-order"      // step-ca's
 )
 
 // replay returns a job that sends the requests in turn, each worker on a connection of its own, and takes want for an

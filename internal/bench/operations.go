@@ -28,7 +28,8 @@ func operations() []operation {
 		{kind: kindCRL, name: "fetch a CRL", share: 0.5, warm: 64, asks: true},
 		{kind: kindACME, name: "ACME order of one name by http-01", share: 0.05, warm: 32, bar: 150, goal: 64, grows: true},
 		{kind: kindACMEAgain, name: "ACME order of a name proved before", share: 0.05, warm: 32, goal: 40, grows: true},
-		{kind: kindACMEMany, name: "ACME order of 100 names by http-01", share: 0.001, warm: 1, goal: 12 * 64, grows: true},
+		{kind: kindACMEMany, name: "ACME order of 100 names by http-01", share: 0.002, warm: 1, goal: 12 * 64, grows: true},
+		{kind: kindACMEManyAgain, name: "ACME order of 100 names proved before", share: 0.01, warm: 16, goal: 12 * 64, grows: true},
 	}
 }
 
