@@ -45,7 +45,15 @@ func Tx(ctx context.Context, db *DB, do func(pgx.Tx) error) error {
 
 // Exec runs one statement in a transaction of its own.
 func (db *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	conn, err := db.Acquire(ctx)
+	p, walled := db.pool(ctx)
+	if walled {
+		var b pgx.Batch
+		b.Queue(sql, args...)
+		results := db.SendBatch(ctx, &b)
+		tag, err := results.Exec()
+		return tag, errors.Join(err, results.Close())
+	}
+	conn, err := p.Acquire(ctx)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -61,7 +69,14 @@ func (db *DB) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // BeginTx is Begin with an isolation level.
 func (db *DB) BeginTx(ctx context.Context, opts pgx.TxOptions) (pgx.Tx, error) {
-	conn, err := db.Acquire(ctx)
+	p, walled := db.pool(ctx)
+	if walled {
+		var err error
+		if opts, err = beginWalled(ctx, opts); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := p.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +122,19 @@ func (tx *checkedTx) release() {
 // SendBatch runs the statements of b in one round trip and, unless b says otherwise, one transaction. Close ends it: only
 // Close's nil means that it is committed.
 func (db *DB) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	conn, err := db.Acquire(ctx)
+	p, walled := db.pool(ctx)
+	conn, err := p.Acquire(ctx)
 	if err != nil {
 		return failedBatch{err}
 	}
-	return &checkedBatch{BatchResults: conn.SendBatch(ctx, b), conn: conn}
+	if !walled {
+		return &checkedBatch{BatchResults: conn.SendBatch(ctx, b), conn: conn}
+	}
+	results := &checkedBatch{BatchResults: conn.SendBatch(ctx, queueWalled(ctx, b)), conn: conn}
+	if _, err := results.Exec(); err != nil { // nothing is done where the wall could not be set
+		return failedBatch{errors.Join(err, results.Close())}
+	}
+	return results
 }
 
 type checkedBatch struct {

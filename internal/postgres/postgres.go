@@ -9,6 +9,10 @@
 // was asked to; an error means not committed, unless InDoubt(err). DB.Query and DB.QueryRow on the pool are for reading;
 // inside Tx they may write as well.
 //
+// A second invariant is the tenant wall: of a walled DB (Walled), work whose context does not say that it is the owner's
+// (AsOwner) sees the rows of the scopes that its context names (Within), and of nobody where it names none. It is held by
+// Postgres's row-level security, not by the statements.
+//
 // Everything here may be called concurrently.
 package postgres
 
@@ -49,6 +53,15 @@ type Config struct {
 // DB is a pool of connections. Close it when all its users have finished.
 type DB struct {
 	*pgxpool.Pool
+	owner *pgxpool.Pool // of a walled DB: where owner's work is done (Walled); nil: all work is done on Pool
+}
+
+// Unwalled returns the DB of owner's work alone, whatever a context says.
+func (db *DB) Unwalled() *DB {
+	if db.owner == nil {
+		return db
+	}
+	return &DB{Pool: db.owner}
 }
 
 // Open makes the pool and sees that the database answers. An error for which Unavailable holds may be tried again.
@@ -72,7 +85,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("opening database: %w", err)
 	}
-	return &DB{pool}, nil
+	return &DB{Pool: pool}, nil
 }
 
 // parse reads a connection string and puts our deadlines where it has none.
