@@ -59,6 +59,8 @@ type Registry struct {
 type snapshot struct {
 	scopes    map[identity.Scope]Scope
 	order     []identity.Scope
+	ids       map[identity.Scope]int32   // what rows call them
+	under     map[identity.Scope][]int32 // themselves and those below them
 	chains    map[identity.Scope]policy.Chain
 	suspended map[identity.Scope]identity.Scope // to the highest that is suspended, itself or one above it
 }
@@ -90,15 +92,16 @@ func (r *Registry) Reload(ctx context.Context) error {
 }
 
 func (r *Registry) read(ctx context.Context) (*snapshot, error) {
-	next := &snapshot{scopes: map[identity.Scope]Scope{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}}
+	next := &snapshot{scopes: map[identity.Scope]Scope{}, ids: map[identity.Scope]int32{}, under: map[identity.Scope][]int32{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}}
 	rows, err := r.db.Query(ctx, `
-		SELECT path, dns, ip, spiffe, created_at, suspended_at
+		SELECT id, path, dns, ip, spiffe, created_at, suspended_at
 		FROM   scope
 		ORDER  BY path`)
 	if err != nil {
 		return nil, fmt.Errorf("reading scopes: %w", err)
 	}
 	type row struct {
+		ID              int32
 		Path            string
 		DNS, IP, SPIFFE []string
 		CreatedAt       time.Time
@@ -124,7 +127,10 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 		}
 		next.chains[s] = append(above[:len(above):len(above)], compiled)
 		next.scopes[s] = next.stored(Scope{Scope: s, Rights: rights, CreatedAt: v.CreatedAt.UTC()}, v.SuspendedAt)
-		next.order = append(next.order, s)
+		next.order, next.ids[s] = append(next.order, s), v.ID
+		for up, ok := s, true; ok; up, ok = up.Parent() {
+			next.under[up] = append(next.under[up], v.ID)
+		}
 	}
 	return next, nil
 }
