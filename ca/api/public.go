@@ -30,7 +30,8 @@ type PublicConfig struct {
 	Lists  http.Handler                              // of what was revoked, one a shard: ca/crl
 	Bundle func(ctx context.Context) (Bundle, error) // every authority's
 	OCSP   http.Handler
-	Below  web.Table // the problems of what the CA stands on
+	Tokens func() (keys []TokenKey, sequence int64) // that verify JWT-SVIDs; nil: there are none
+	Below  web.Table                                // the problems of what the CA stands on
 }
 
 // Public returns the door of the public listener.
@@ -119,8 +120,12 @@ type jwk struct {
 	Y   string   `json:"y,omitempty"`
 	N   string   `json:"n,omitempty"`
 	E   string   `json:"e,omitempty"`
-	X5C []string `json:"x5c"`
+	X5C []string `json:"x5c,omitempty"`
+	Kid string   `json:"kid,omitempty"`
 }
+
+// A TokenKey verifies JWT-SVIDs.
+type TokenKey struct{ ID, Kty, Crv, X, Y string }
 
 func (p *PublicConfig) bundle(w http.ResponseWriter, r *http.Request, _ identity.Caller) error {
 	b := bundle{Keys: []jwk{}, Refresh: int(bundleAge / time.Second)}
@@ -131,6 +136,13 @@ func (p *PublicConfig) bundle(w http.ResponseWriter, r *http.Request, _ identity
 		}
 		b.Keys = append(b.Keys, k)
 		b.Sequence = max(b.Sequence, root.NotBefore.Unix()) // roots are added and never changed
+	}
+	if p.Tokens != nil {
+		keys, sequence := p.Tokens()
+		for _, k := range keys { // SPIFFE Trust Domain and Bundle §4.2.2: use is jwt-svid, and kid "MUST be set"
+			b.Keys = append(b.Keys, jwk{Use: "jwt-svid", Kty: k.Kty, Crv: k.Crv, X: k.X, Y: k.Y, Kid: k.ID})
+		}
+		b.Sequence = max(b.Sequence, sequence)
 	}
 	body, err := json.Marshal(b)
 	if err != nil {

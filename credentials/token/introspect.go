@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"codeberg.org/dataverket/segl/credentials/token/verify"
 	"codeberg.org/dataverket/segl/internal/access"
@@ -50,6 +52,40 @@ func (s *Server) Introspect(ctx context.Context, p Peer, form Form) (Introspecti
 		out.Type = "DPoP"
 	}
 	return out, nil
+}
+
+// Judge returns what a token says that is shown to this service itself, whose audience is the issuer's own name.
+func (s *Server) Judge(ctx context.Context, text string, shown verify.Shown) (verify.Claims, error) {
+	v, err := verify.New(verify.Config{
+		Issuer: s.cfg.Issuer, Audience: s.cfg.Issuer, Keys: s.keys.Load(), Ended: standing{ctx, s}, Seen: spending{s.cfg.Store}, Now: s.cfg.Now,
+	})
+	if err != nil {
+		return verify.Claims{}, err
+	}
+	return v.Verify(ctx, text, shown)
+}
+
+// standing asks about one token as introspection does. It lives for one request.
+type standing struct {
+	ctx    context.Context //nolint:containedctx // see above
+	server *Server
+}
+
+// Has implements verify.Ended.
+func (s standing) Has(c verify.Claims) (bool, error) {
+	active, err := s.server.active(s.ctx, c)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", verify.ErrUnavailable, err)
+	}
+	return !active, nil
+}
+
+// spending remembers proofs for all replicas.
+type spending struct{ store Store }
+
+// First implements verify.Seen.
+func (s spending) First(ctx context.Context, id string, until time.Time) (bool, error) {
+	return s.store.Spend(ctx, "dpop "+id, until)
 }
 
 func (s *Server) mayLook(who identity.Caller, c verify.Claims) bool {

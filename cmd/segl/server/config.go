@@ -61,6 +61,11 @@ type Config struct {
 	Epochs Epochs `yaml:"epochs"`
 
 	ACME ACME `yaml:"acme"`
+	// Tokens says how access tokens are made.
+	Tokens Tokens `yaml:"tokens"`
+
+	// OIDC are the providers whose access tokens are taken. Default: none; who has no certificate is nobody.
+	OIDC []OIDC `yaml:"oidc"`
 	// Limits changes how often things may be done where no scope has a rate of its own: a limit's name, as `segl limit list`
 	// prints it, and a rate such as 100/1h (100 at once and 100 an hour) or unlimited. Every replica needs the same. Default:
 	// generous rates.

@@ -38,7 +38,7 @@ func (s *Server) openDoors() (doors, error) {
 	if err != nil {
 		return d, err
 	}
-	d.service = append(d.service, s.acme.service)
+	d.service = append(d.service, s.oauth.door, s.acme.service)
 	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), s.loginDoor(), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(s.scopes, below()),
 		s.acme.office, limitapi.Operator(s.acme.limits, below()), accessapi.Operator(s.accessDoor()))
 	if err != nil {

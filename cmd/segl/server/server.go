@@ -19,14 +19,17 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/ca/ledger"
+	"codeberg.org/dataverket/segl/ca/proof"
 	"codeberg.org/dataverket/segl/ca/seal"
 	sealstore "codeberg.org/dataverket/segl/ca/seal/store"
+	tokenstore "codeberg.org/dataverket/segl/credentials/token/store"
 	accessstore "codeberg.org/dataverket/segl/internal/access/store"
 	"codeberg.org/dataverket/segl/internal/breakglass"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/feed"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/oidc"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/selfcert"
@@ -44,31 +47,35 @@ var unlogged = []string{"acme_boot", "acme_nonce", "limit_bucket"}
 
 // A Server is one running segl. Open makes one and Run serves it.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	now      func() time.Time
-	db       *postgres.DB
-	ledger   *ledger.Ledger
-	scopes   *tenancy.Registry
-	access   *accessstore.Registry
-	keyring  kms.Keyring
-	apart    *breakglass.Guard // nil: no emergency CA is named
-	provider *stepkms.Provider // nil: the keyring keeps its keys itself
-	ca       *ca.CA
-	standing *ca.Standing
-	roots    atomic.Pointer[x509.CertPool]
-	registry *prometheus.Registry
-	metrics  *web.Metrics
-	selfcert *selfcert.Source
-	feed     *feed.Hub
-	health   *web.Health
-	status   *status
-	fence    seal.Fence
-	seals    *sealing
-	acme     *acmeSide
-	listen   listeners
-	duties   []duty.Duty
-	revoked  chan struct{} // wakes the CRL duty
+	cfg       Config
+	log       *slog.Logger
+	now       func() time.Time
+	db        *postgres.DB
+	ledger    *ledger.Ledger
+	scopes    *tenancy.Registry
+	access    *accessstore.Registry
+	keyring   kms.Keyring
+	apart     *breakglass.Guard // nil: no emergency CA is named
+	provider  *stepkms.Provider // nil: the keyring keeps its keys itself
+	ca        *ca.CA
+	standing  *ca.Standing
+	roots     atomic.Pointer[x509.CertPool]
+	registry  *prometheus.Registry
+	metrics   *web.Metrics
+	selfcert  *selfcert.Source
+	feed      *feed.Hub
+	health    *web.Health
+	status    *status
+	fence     seal.Fence
+	seals     *sealing
+	acme      *acmeSide
+	tokens    map[string]web.Verifier // of access tokens, by issuer
+	providers []*oidc.Provider
+	judge     *proof.Judge // of enrolment proofs
+	oauth     *oauth
+	listen    listeners
+	duties    []duty.Duty
+	revoked   chan struct{} // wakes the CRL duty
 
 	desk      *incident.Desk
 	incidents chan struct{} // wakes the duty that carries them out
@@ -94,7 +101,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = web.NewMetrics(s.registry)
 	for _, step := range []func(context.Context) error{
-		s.openDatabase, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openCertificates,
+		s.openDatabase, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openOIDC, s.openTokens, s.openCertificates,
 	} {
 		if err := step(ctx); err != nil {
 			s.Close()
@@ -225,7 +232,7 @@ func (s *Server) openCA(ctx context.Context) error {
 	observed := observe(s.ledger, s.registry, s.ended)
 	var err error
 	s.ca, err = ca.New(ca.Config{
-		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, BreakGlass: s.apart, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
 		return err
@@ -285,6 +292,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	background.Go(func() { s.watchFence(ctx) })
 	background.Go(func() { s.feed.Run(ctx) })
 	s.acme.run(ctx, &background)
+	s.oauth.run(ctx, s, &background)
 
 	all, err := s.servers()
 	if err != nil {
@@ -313,7 +321,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 // hear acts on notices from other replicas. A connection that was lost may have missed some: everything is read again.
 func (s *Server) hear(ctx context.Context) {
 	postgres.Listen(ctx, s.db, postgres.Listener{
-		Channels: []string{ledger.RevokedChannel, ledger.AuthoritiesChannel, ledger.IncidentsChannel, tenancy.Channel, sealstore.FenceChannel},
+		Channels: []string{ledger.RevokedChannel, ledger.AuthoritiesChannel, ledger.IncidentsChannel, tenancy.Channel, sealstore.FenceChannel, tokenstore.Channel},
 		Connected: func() {
 			s.standing.Drop(cert.Serial{})
 			s.status.responder.Listening()
@@ -335,6 +343,10 @@ func (s *Server) hear(ctx context.Context) {
 				s.endedAll(payload)
 			case tenancy.Channel:
 				s.reloadScopes(ctx)
+				s.oauth.server.Moved()
+			case tokenstore.Channel:
+				s.oauth.reload(ctx, s, true)
+				wake(s.oauth.wake)
 			case sealstore.FenceChannel:
 				if err := s.readFence(ctx, s.seals.store); err != nil && ctx.Err() == nil {
 					s.log.Error("fence not read", "err", err)
@@ -362,6 +374,10 @@ func (s *Server) endedAll(payload string) {
 func (s *Server) ended(serial cert.Serial) {
 	s.standing.Drop(serial)
 	s.status.drop(serial)
+	if s.oauth != nil {
+		s.oauth.server.End(serial)
+		wake(s.oauth.wake)
+	}
 	wake(s.revoked)
 	wake(s.status.receipts.wake)
 	for _, a := range s.ca.Authorities() {
@@ -380,6 +396,12 @@ func (s *Server) reloadScopes(ctx context.Context) {
 // Close lets go of everything that Open took. Run has returned by then.
 func (s *Server) Close() {
 	s.listen.close()
+	if s.judge != nil {
+		s.judge.Close()
+	}
+	for _, p := range s.providers {
+		p.Close()
+	}
 	if s.selfcert != nil {
 		s.selfcert.Close()
 	}

@@ -202,5 +202,5 @@ func (s *Server) probeLists(ctx context.Context) error {
 func (s *Server) publicDoors() []web.Door {
 	lists := crl.NewServer(s.status.lists)
 	bundle := func(ctx context.Context) (caapi.Bundle, error) { return lists.Bundle(ctx) }
-	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, Bundle: bundle, Below: below()}), sealapi.Public(s.sealDoor())}
+	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, Bundle: bundle, Tokens: s.tokenKeys, Below: below()}), sealapi.Public(s.sealDoor())}
 }
