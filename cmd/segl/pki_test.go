@@ -59,6 +59,7 @@ func writePKI(t *testing.T, dir string) {
 	notCA := w.make(template("not-ca"), between, w.key())
 	w.certs("not-ca.pem", notCA.cert, between.cert)
 	w.certs("below-not-ca.pem", w.make(template("below-not-ca"), notCA, w.key()).cert)
+	w.trust(root, between, other)
 }
 
 func template(name string) *x509.Certificate {

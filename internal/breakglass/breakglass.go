@@ -191,6 +191,28 @@ func (g *Guard) Chain(what string, chain ...*x509.Certificate) error {
 	return nil
 }
 
+// Above refuses a certificate that equals, chains to or shares a key with an emergency CA, as far as known shows what is above
+// it: for looking through what others trust, where a chain need not be whole.
+func (g *Guard) Above(what string, c *x509.Certificate, known ...*x509.Certificate) error {
+	if err := g.Certificate(what, c); g == nil || err != nil {
+		return err
+	}
+	for range known { // a chain is no longer than what is known
+		up := issuerOf(c, known)
+		if up == nil || up.Equal(c) {
+			return nil
+		}
+		var touch *Touch
+		if err := g.Certificate(what, up); errors.As(err, &touch) {
+			return &Touch{what, touch.Name, "chains to it: " + touch.How}
+		} else if err != nil {
+			return err
+		}
+		c = up
+	}
+	return nil
+}
+
 // anchored reports whether the way up from c that signatures show ends in a self-signed certificate of the set.
 func anchored(c *x509.Certificate, set []*x509.Certificate) bool {
 	for range set { // a chain is no longer than the set

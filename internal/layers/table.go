@@ -34,6 +34,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			},
 			nil,
 		},
+		"ca/ceremony": {Domain, []string{"ca/lint", "ca/tbs", "internal/cert", "kms"}, nil},
 		"ca/incident": {Domain, []string{"internal/access", "internal/audit", "internal/cert", "internal/identity", "internal/policy", "internal/uid"}, nil},
 		"acme": {
 			Domain,
@@ -136,6 +137,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"credentials/postgres": {Adapter, []string{"credentials"}, []string{pgx}},
 		"credentials/mysql":    {Adapter, []string{"credentials"}, []string{"github.com/go-sql-driver/mysql"}},
 		"credentials/redis":    {Adapter, []string{"credentials"}, []string{"github.com/redis/go-redis/v9"}},
+		"ca/proof":             {Adapter, []string{"ca", "internal/oidc"}, []string{gojws}},
 		"acme/jws":             {Adapter, []string{"internal/cert"}, []string{gojws}},
 		"acme/validate":        {Adapter, []string{"acme", "internal/cert", "internal/identity"}, []string{"github.com/miekg/dns"}},
 		"kms/stepkms":          {Adapter, []string{"kms"}, []string{"go.step.sm/crypto"}},
@@ -161,6 +163,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{echo},
 		},
 		"ca/seal/api": {Door, []string{"ca/seal", "internal/cert", "internal/identity", "internal/web"}, nil},
+		"credentials/api": {
+			Door,
+			[]string{"credentials", "internal/access", "internal/cert", "internal/identity", "internal/policy", "internal/uid", "internal/web"},
+			nil,
+		},
 		"acme/api": {
 			Door,
 			[]string{
@@ -207,6 +214,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"acme/jws/jwstest":               {Layer: Testing},
 		"acme/validate/dnstest":          {Layer: Testing},
+		"credentials/credentialstest":    {Layer: Testing},
 		"internal/bench":                 {Layer: Testing},
 		"internal/bench/fill":            {Layer: Testing},
 		"internal/oidc/oidctest":         {Layer: Testing},
