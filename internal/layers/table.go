@@ -195,7 +195,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
+		"cmd/segl":        {Wiring, []string{Anything}, []string{"filippo.io/age", "github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/client": {Wiring, nil, nil},
 		"cmd/segl/doctor": {
