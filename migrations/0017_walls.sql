@@ -277,8 +277,9 @@ SELECT wall('acme_validation', '(SELECT true FROM {acme_authorization} c WHERE c
 SELECT wall('acme_finalization', '(SELECT true FROM {acme_order} o WHERE o.id = {self}.order_id)');
 SELECT wall('acme_failure', '(SELECT true FROM {acme_order} o WHERE o.id = {self}.order_id)');
 SELECT wall('acme_replacement', '(SELECT true FROM {intent} i WHERE i.serial = {self}.serial)', 'SELECT, INSERT, UPDATE');
--- Which nonces were spent is nobody's in particular.
+-- Which nonces were spent is nobody's in particular; nor is how much was used of a limit, which says no more than yes or no.
 SELECT wall('acme_nonce', 'true', 'SELECT, INSERT, UPDATE');
+SELECT wall('limit_bucket', 'true', 'SELECT, INSERT, UPDATE');
 SELECT wall('acme_boot', 'true', 'SELECT (one, id)', 'false');
 
 -- A key of any account anywhere is refused in a request for a certificate (RFC 8555 section 11.1): that there is one is all that this says.

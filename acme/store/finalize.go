@@ -61,7 +61,7 @@ func (s *Store) examine(ctx context.Context, b *pgx.Batch, all []*examination) f
 		FROM   unnest($1::bytea[]) AS n (key_id)
 		CROSS  JOIN LATERAL (
 		           SELECT d.key_id
-		           FROM   acme_account d
+		           FROM   account_key d -- of any scope
 		           WHERE  d.key_id = n.key_id
 		           LIMIT  1
 		       ) a`, keys)
@@ -125,7 +125,7 @@ func (s *Store) Finalize(ctx context.Context, order uid.UID, f acme.Finalization
 	var b pgx.Batch
 	b.Queue(`
 		WITH taken AS (
-			SELECT EXISTS (SELECT FROM acme_account WHERE key_id = $4) AS yes
+			SELECT EXISTS (SELECT FROM account_key WHERE key_id = $4) AS yes
 		), claimed AS (
 			INSERT INTO acme_finalization (order_id, at, key)
 			SELECT $1::bytea, $2::timestamptz, $3::bytea

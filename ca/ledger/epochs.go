@@ -310,12 +310,12 @@ func (l *Ledger) dropTable(ctx context.Context, t table) error {
 		how = ` FINALIZE`
 	}
 	if attached {
-		if _, err := l.db.Pool.Exec(ctx, `ALTER TABLE `+parent+` DETACH PARTITION `+name+how, pgx.QueryExecModeSimpleProtocol); err != nil {
+		if _, err := l.db.Unwalled().Pool.Exec(ctx, `ALTER TABLE `+parent+` DETACH PARTITION `+name+how, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
 	}
 	return postgres.Tx(ctx, l.db, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+name)
+		_, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+name+` CASCADE`) // with the walls that look at it
 		return err
 	})
 }

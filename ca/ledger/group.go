@@ -161,6 +161,16 @@ func (g *group[T]) commit(batch []*asked[T]) {
 			close(a.done)
 		}
 	}
+	for _, part := range postgres.Apart(live, func(a *asked[T]) context.Context { return a.ctx }) {
+		g.commitPart(part)
+	}
+	for _, a := range live {
+		close(a.done)
+	}
+}
+
+// commitPart writes those of a batch that see alike: owner's work, or what others asked for.
+func (g *group[T]) commitPart(live []*asked[T]) {
 	err := g.try(live)
 	if err != nil && len(live) > 1 && !postgres.InDoubt(err) && !postgres.Unavailable(err) {
 		for _, a := range live {
@@ -172,9 +182,6 @@ func (g *group[T]) commit(batch []*asked[T]) {
 		for _, a := range live {
 			a.err = err
 		}
-	}
-	for _, a := range live {
-		close(a.done)
 	}
 }
 
@@ -197,7 +204,11 @@ func (g *group[T]) try(batch []*asked[T]) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout) // the batch belongs to no single caller
 	defer cancel()
-	err := g.run(ctx, batch)
+	asking := make([]context.Context, len(batch))
+	for i, a := range batch {
+		asking[i] = a.ctx
+	}
+	err := g.run(postgres.Together(ctx, asking...), batch)
 	return explained(err)
 }
 

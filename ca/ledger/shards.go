@@ -34,6 +34,7 @@ func (l *Ledger) Parts(ctx context.Context, authority int, e uid.Epoch) (int, er
 	if n, ok := l.splits.Load(key); ok {
 		return n.(int), nil //nolint:forcetypeassert // this method alone stores
 	}
+	ctx = postgres.AsOwner(ctx) // it is decided once for everybody
 	var parts int
 	err := l.db.QueryRow(ctx, `
 		SELECT parts

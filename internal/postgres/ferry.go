@@ -43,6 +43,7 @@ type Ferry struct {
 
 // A fare is one entry on its way.
 type fare struct {
+	ctx   context.Context //nolint:containedctx // of whoever waits: it says whose rows may be seen
 	kind  int
 	entry any
 	wake  chan struct{}
@@ -95,7 +96,7 @@ var (
 // Do has entry taken over. nil: its transaction is committed, and what queue's reader filled in may be read. When ctx ends
 // first, it may be taken over all the same.
 func (k Kind[T]) Do(ctx context.Context, entry T) error {
-	a := &fare{kind: k.kind, entry: entry, wake: make(chan struct{}, 1)}
+	a := &fare{ctx: ctx, kind: k.kind, entry: entry, wake: make(chan struct{}, 1)}
 	lead, err := k.ferry.board(a)
 	switch {
 	case err != nil:
@@ -194,8 +195,17 @@ func (f *Ferry) gather() []*fare {
 	return all
 }
 
-// serve takes all over together. If the database refuses them, each goes by itself: then only the one at fault is refused.
+// serve takes all over, owner's work apart from others' (Apart).
 func (f *Ferry) serve(all []*fare) {
+	for _, part := range Apart(all, (*fare).context) {
+		f.together(part)
+	}
+}
+
+func (a *fare) context() context.Context { return a.ctx }
+
+// together takes over those who see alike. If the database refuses them, each goes by itself: then only the one at fault is refused.
+func (f *Ferry) together(all []*fare) {
 	err := f.trip(all)
 	alone := err != nil && len(all) > 1 && !InDoubt(err) && !Unavailable(err)
 	for _, a := range all {
@@ -215,6 +225,11 @@ func (f *Ferry) trip(all []*fare) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), ferryTimeout) // it belongs to no single request
 	defer cancel()
+	of := make([]context.Context, len(all))
+	for i, a := range all {
+		of[i] = a.ctx
+	}
+	ctx = Together(ctx, of...)
 	var b pgx.Batch
 	var readers []func(pgx.BatchResults) error
 	some := make([]*fare, 0, len(all))

@@ -250,7 +250,7 @@ func TestNewPartitionsAreWalled(t *testing.T) {
 		t.Errorf("without a wall: %v, %v", open, err)
 	}
 	var n int
-	err = w.owner.QueryRow(t.Context(), `SELECT count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relname LIKE '%e' || $1`, e).Scan(&n)
+	err = w.owner.QueryRow(t.Context(), `SELECT count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relname LIKE '%e' || $1::integer`, e).Scan(&n)
 	if err != nil || n < 15 {
 		t.Errorf("the new week has %d walls, %v", n, err)
 	}
