@@ -52,11 +52,13 @@ bench:
 	@deploy/tools/need test
 	$(GO) run ./internal/bench
 
-# The long tests: faults at random instants, under load, with the race detector; and ten million certificates (10 GB of disk).
+# The long tests: faults at random instants, under load, with the race detector; ten million certificates (10 GB of disk), and
+# a million ACME orders.
 soak:
 	@deploy/tools/need soak
 	$(GO) test -race -tags soak -count 1 -p 1 -timeout 2h ./...
 	SEGL_LARGE=10000000 $(GO) test -count 1 -timeout 2h -run TestEverythingIsFoundInALargeLedger -v ./ca/ledger
+	SEGL_ORDERS=1000000 $(GO) test -count 1 -timeout 2h -run TestManyOrdersLeaveNoGrowthBehind -v ./acme/store
 
 # Every fuzz target for FUZZTIME.
 fuzz:

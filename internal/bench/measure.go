@@ -135,7 +135,8 @@ func (at subject) usage() (usage, error) {
 	return usage{server: own.total(), below: other.below}, err
 }
 
-// octets is the size of the database, dead rows aside.
+// octets is the size of the database, dead rows aside, and what is swept within minutes: unlogged tables, of counted uses and spent
+// nonces.
 func (at subject) octets(ctx context.Context) (n int64, err error) {
 	if at.db == nil {
 		return 0, nil
@@ -143,7 +144,10 @@ func (at subject) octets(ctx context.Context) (n int64, err error) {
 	if _, err := at.db.Exec(ctx, `VACUUM`); err != nil {
 		return 0, fmt.Errorf("vacuuming: %w", err)
 	}
-	if err := at.db.QueryRow(ctx, `SELECT pg_database_size(current_database())`).Scan(&n); err != nil {
+	if err := at.db.QueryRow(ctx, `
+		SELECT pg_database_size(current_database()) - coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
+		FROM   pg_class
+		WHERE  relkind = 'r' AND relpersistence = 'u'`).Scan(&n); err != nil {
 		return 0, fmt.Errorf("asking for the database's size: %w", err)
 	}
 	return n, nil
