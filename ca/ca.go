@@ -79,6 +79,12 @@ type Config struct {
 	BreakGlass *breakglass.Guard
 	// Guard is asked before what two operators may have to agree on. Nil: one suffices.
 	Guard access.Guard
+	// Methods and Judge let in who proves to be somebody otherwise than by a one-time token. Nil: nobody.
+	Methods Methods
+	Judge   Judge
+	// Admitted is told in which scope a caller that nobody had named proved to be at home: from then on ctx is that of one of
+	// them. Nil: nobody is.
+	Admitted func(ctx context.Context, scope identity.Scope)
 	// AbandonAfter is how long an intent may stay open; zero means DefaultAbandonAfter. It must exceed an issuance's deadlines.
 	AbandonAfter time.Duration
 }

@@ -80,6 +80,11 @@ func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (i
 	if err := access.Check(who, access.Invite, in.Scope); err != nil {
 		return identity.ID{}, err
 	}
+	return a.invitation(ctx, in)
+}
+
+// invitation decides what an invitation may be about, whoever asks.
+func (a *CA) invitation(ctx context.Context, in Invitation) (identity.ID, error) {
 	p, err := a.Profile(in.Scope, in.Profile)
 	if err == nil {
 		err = p.open()
@@ -132,9 +137,17 @@ func (a *CA) Enrol(ctx context.Context, who identity.Caller, token string, csr c
 	if subtle.ConstantTimeCompare(sum[:], e.Hash[:]) != 1 || err != nil {
 		return Certificate{}, a.refused(ctx, who, Request{Scope: e.Scope, What: audit.EnrolmentUsed}, errToken())
 	}
+	return a.enrol(ctx, who, e, csr)
+}
+
+// enrol issues what an enrolment is worth, whatever proved it.
+func (a *CA) enrol(ctx context.Context, who identity.Caller, e Enrolment, csr cert.Request) (Certificate, error) {
+	if a.Admitted != nil {
+		a.Admitted(ctx, e.Scope)
+	}
 	req := Request{
-		Scope: e.Scope, Profile: e.Profile, CSR: csr, Identity: e.ID, Origin: Origin{ID: id},
-		Also: []audit.Fact{{Who: who, Scope: e.Scope, What: audit.EnrolmentUsed, Subject: id.String()}},
+		Scope: e.Scope, Profile: e.Profile, CSR: csr, Identity: e.ID, Origin: Origin{ID: e.Token},
+		Also: []audit.Fact{{Who: who, Scope: e.Scope, What: audit.EnrolmentUsed, Subject: e.Token.String()}},
 	}
 	if !a.Now().Before(e.Expires) {
 		return Certificate{}, a.refused(ctx, who, req, errToken())

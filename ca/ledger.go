@@ -146,7 +146,8 @@ type Ledger interface {
 	Record(ctx context.Context, i incident.Incident, f audit.Fact) error
 	// Alive reports whether an authority has signed a certificate that is valid at the time now.
 	Alive(ctx context.Context, authority int, now time.Time) (bool, error)
-	// AddEnrolment records a one-time token and its fact. ErrNotFound: no such scope. ErrCallerRevoked: the fact's.
+	// AddEnrolment records a one-time token and its fact. ErrNotFound: no such scope. ErrConflict: it is there. ErrCallerRevoked:
+	// the fact's.
 	AddEnrolment(ctx context.Context, e Enrolment, f audit.Fact) error
 	// Enrolment returns a token, or ErrNotFound.
 	Enrolment(ctx context.Context, token uid.UID) (Enrolment, error)

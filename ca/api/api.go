@@ -69,6 +69,9 @@ func Operator(c Config) web.Door {
 	routes = append(routes, d.across(web.Operator)...)
 	routes = append(routes, d.factRoutes(web.Operator, "/v1", "", web.JSON(d.allFacts), web.JSON(d.allRefusals), web.Events(d.followAll))...)
 	routes = append(append(routes, d.incidents()...), d.authorities()...)
+	for _, at := range append([]depth{platform}, depths...) {
+		routes = append(routes, d.methodRoutes(at)...)
+	}
 	return web.Door{Table: d.table(), Routes: append(routes,
 		web.Route{
 			Method: http.MethodGet, Path: "/v1/certificates", ID: "listCertificates", Access: web.Operator,

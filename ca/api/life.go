@@ -42,8 +42,9 @@ func (d *door) unread(ctx context.Context, f audit.Fact, err error) error {
 
 // EnrollRequest trades a token for a certificate. The same token with the same key gets the same certificate again.
 type EnrollRequest struct {
-	Token string `json:"token" required:"true" description:"A one-time token of enrollment-tokens."`
-	CSR   string `json:"csr" required:"true" description:"A PKCS #10 request in PEM, with the workload's key."`
+	Token  string `json:"token" required:"true" description:"A one-time token of enrollment-tokens; with method, a proof that the method takes, good once as well."`
+	Method string `json:"method,omitempty" maxLength:"240" description:"SCOPE:NAME of one of enrollment-methods."`
+	CSR    string `json:"csr" required:"true" description:"A PKCS #10 request in PEM, with the workload's key."`
 }
 
 func (d *door) enrol(ctx context.Context, who identity.Caller, in EnrollRequest) (Issued, error) {
@@ -51,8 +52,17 @@ func (d *door) enrol(ctx context.Context, who identity.Caller, in EnrollRequest)
 	if err != nil {
 		return Issued{}, err
 	}
+	if who.Actor != "" && who.Serial.IsZero() {
+		return Issued{}, &policy.Refusal{What: "an access token beside an enrolment proof", Rule: "one proof a request", Remedy: "leave the Authorization field out"}
+	}
 	// The token alone lets in: whoever brings it along with a certificate is not that certificate's holder here.
-	c, err := d.CA.Enrol(ctx, identity.Caller{Remote: who.Remote, Request: who.Request}, in.Token, csr)
+	stranger := identity.Caller{Remote: who.Remote, Request: who.Request}
+	var c ca.Certificate
+	if in.Method != "" {
+		c, err = d.CA.EnrolBy(ctx, stranger, in.Method, in.Token, csr)
+	} else {
+		c, err = d.CA.Enrol(ctx, stranger, in.Token, csr)
+	}
 	if err != nil {
 		return Issued{}, err
 	}

@@ -88,6 +88,9 @@ func (l *Ledger) AddEnrolment(ctx context.Context, e ca.Enrolment, f audit.Fact)
 		SELECT scope IS NOT NULL, caller_revoked
 		FROM   ask`,
 		append(audit.Columns(f), e.Scope.String(), f.Who.Serial.Bytes(), e.Token.Bytes(), e.Hash[:], e.Profile, e.ID.String(), names, e.MadeAt, e.Expires)...)
+	if repeated(err) {
+		return ca.ErrConflict // a proof that is being used elsewhere: of its leaf, the name is the leaf's own
+	}
 	if err != nil {
 		return explained(err)
 	}
@@ -115,7 +118,8 @@ func (l *Ledger) Enrolment(ctx context.Context, token uid.UID) (ca.Enrolment, er
 		scope, id string
 		names     []string
 	)
-	err := l.db.QueryRow(ctx, `
+	// Who has it is of a scope that nobody knows before it was read.
+	err := l.db.QueryRow(postgres.AsOwner(ctx), `
 		SELECT e.hash, s.path, e.profile, e.workload, e.names, e.made_at, e.expires_at
 		FROM   enrolment e JOIN scope s ON s.id = e.scope
 		WHERE  e.token = $1`, token.Bytes()).
@@ -184,7 +188,7 @@ func (l *Ledger) EpochsAhead(ctx context.Context, now time.Time) (ahead int, err
 
 // Alone runs do while no other replica runs anything of that name: a lock that ends with the connection, whatever happens.
 func (l *Ledger) Alone(ctx context.Context, name string, do func(context.Context) error) error {
-	conn, err := l.db.Acquire(ctx)
+	conn, err := l.db.Unwalled().Acquire(ctx)
 	if err != nil {
 		return err
 	}

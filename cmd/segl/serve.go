@@ -43,6 +43,7 @@ begins with "ready". SIGTERM stops it.`,
 	f.StringVar(&o.DatabaseURL, "database-url", "", "use the Postgres at `URL` in place of a private one")
 	f.IntVar(&o.ACME.HTTPPort, "acme-http-port", 80, "validate http-01 at `PORT` (for tests)")
 	f.IntVar(&o.ACME.TLSPort, "acme-tls-port", 443, "validate tls-alpn-01 at `PORT` (for tests)")
+	f.StringVar(&o.OIDC.Issuer, "oidc-issuer", "", "take access tokens of the provider at `URL`, for audience segl and client segl-cli")
 	f.StringVar(&o.ACME.Resolver, "acme-resolver", "", "validate with the DNS server at `HOST:PORT` (default: the system's)")
 	f.DurationVar(&o.Clock, "clock-offset", 0, "let the clock run ahead by `DURATION`, behind when negative (for tests)")
 	f.StringVar(&o.LogLevel, "log-level", "info", "log from `LEVEL` up: debug, info, warn or error")

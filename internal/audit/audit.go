@@ -22,6 +22,8 @@ const (
 	Difference     = "check.difference" // what is published is not what the ledger holds
 	EnrolmentMade  = "enrolment.make"
 	EnrolmentUsed  = "enrolment.use"
+	MethodMade     = "enrolment.method.make" // whose proofs let whom in
+	MethodEnded    = "enrolment.method.end"
 	ScopeCreated   = "scope.create"
 	ScopeChanged   = "scope.change"
 	ScopeSuspended = "scope.suspend"

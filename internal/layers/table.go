@@ -195,7 +195,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":        {Wiring, []string{Anything}, []string{"filippo.io/age", "github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
+		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/client": {Wiring, nil, nil},
 		"cmd/segl/doctor": {
@@ -204,6 +204,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"golang.org/x/crypto/ocsp"},
 		},
 		"cmd/segl/keypair":   {Wiring, []string{"internal/cert"}, nil},
+		"cmd/segl/rootkey":   {Wiring, []string{"kms", "kms/stepkms"}, []string{"filippo.io/age"}},
 		"cmd/segl/output":    {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},
 		"cmd/segl/trustfile": {Wiring, nil, []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"cmd/segl/server": {

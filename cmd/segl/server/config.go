@@ -64,6 +64,8 @@ type Config struct {
 	// Tokens says how access tokens are made.
 	Tokens Tokens `yaml:"tokens"`
 
+	// Enrolment says what enrolment methods may ask, beside issuers on the Internet.
+	Enrolment Enrolment `yaml:"enrolment"`
 	// OIDC are the providers whose access tokens are taken. Default: none; who has no certificate is nobody.
 	OIDC []OIDC `yaml:"oidc"`
 	// Limits changes how often things may be done where no scope has a rate of its own: a limit's name, as `segl limit list`

@@ -38,6 +38,16 @@ type DevOptions struct {
 	ACME        ACME
 	Clock       time.Duration // added to the machine's clock
 	LogLevel    string
+	OIDC        OIDC // an identity provider, if it has an issuer
+}
+
+// providers is the one of the flags.
+func (o DevOptions) providers() []OIDC {
+	if o.OIDC.Issuer == "" {
+		return nil
+	}
+	o.OIDC.Audience, o.OIDC.ClientID = "segl", "segl-cli"
+	return []OIDC{o.OIDC}
 }
 
 const (
@@ -94,7 +104,7 @@ func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) err
 	}
 	s, err := Open(ctx, Config{
 		Site: 1, TrustDomain: devDomain, Database: Database{URL: database}, PassphraseFile: passphrase,
-		Listen: o.Listen.again(before), URLs: o.URLs, ACME: o.ACME, LogLevel: o.LogLevel, clock: o.Clock, loopback: true,
+		Listen: o.Listen.again(before), URLs: o.URLs, ACME: o.ACME, OIDC: o.providers(), LogLevel: o.LogLevel, clock: o.Clock, loopback: true,
 		Limits: devLimits(), Ledger: Ledger{CheckpointFile: filepath.Join(dir, "checkpoint")},
 		names: []string{"127.0.0.1", "localhost", "::1"},
 	}, log)

@@ -13,6 +13,7 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -76,7 +77,7 @@ func reachable(addr string) string {
 // servers puts the doors on the listeners. The private one is last: readiness is read to the end.
 func (s *Server) servers() ([]web.Listening, error) {
 	clients := &web.Clients{
-		Roots: s.roots.Load, Domain: s.cfg.TrustDomain, Admit: s.standing.Admit, Name: s.access.NameTenant,
+		Roots: s.roots.Load, Domain: s.cfg.TrustDomain, Admit: s.admit, Name: s.access.NameTenant, Tokens: s.tokens,
 	}
 	operators := *clients // on the service listener an operator is nobody in particular
 	operators.Name, operators.Refused = s.access.Name, s.turnedAway
@@ -91,10 +92,10 @@ func (s *Server) servers() ([]web.Listening, error) {
 		ln    net.Listener
 		doors []web.Door
 	}{
-		{web.Config{Name: "service", TLS: secure, Clients: clients}, s.listen.service, d.service},
-		{web.Config{Name: "operator", TLS: secure, Clients: &operators}, s.listen.operator, d.operator},
-		{web.Config{Name: "public"}, s.listen.public, s.publicDoors()},
-		{web.Config{Name: "private"}, s.listen.private, []web.Door{web.Private(s.health, s.registry), s.findingsDoor()}},
+		{web.Config{Name: "service", TLS: secure, Clients: clients, Wall: s.tenantsWall}, s.listen.service, d.service},
+		{web.Config{Name: "operator", TLS: secure, Clients: &operators, Wall: s.officeWall}, s.listen.operator, d.operator},
+		{web.Config{Name: "public", Wall: ownersWork}, s.listen.public, s.publicDoors()},
+		{web.Config{Name: "private", Wall: ownersWork}, s.listen.private, []web.Door{web.Private(s.health, s.registry), s.findingsDoor()}},
 	} {
 		l.cfg.Log, l.cfg.Metrics, l.cfg.Now = s.log, s.metrics, s.now
 		server, err := web.NewServer(l.cfg, l.doors...)
@@ -145,7 +146,7 @@ func (o own) IssueServer(ctx context.Context, csr *x509.CertificateRequest) ([]b
 	if err != nil {
 		return nil, err
 	}
-	c, err := o.ca.Issue(ctx, identity.System("listeners"), ca.Request{Scope: identity.Platform, Profile: "server", CSR: req, Life: 7 * 24 * time.Hour, Own: true})
+	c, err := o.ca.Issue(postgres.AsOwner(ctx), identity.System("listeners"), ca.Request{Scope: identity.Platform, Profile: "server", CSR: req, Life: 7 * 24 * time.Hour, Own: true})
 	if err != nil {
 		return nil, err
 	}

@@ -97,11 +97,12 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("checking configuration: %w", err)
 	}
+	ctx = postgres.AsOwner(ctx)
 	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1), incidents: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = web.NewMetrics(s.registry)
 	for _, step := range []func(context.Context) error{
-		s.openDatabase, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openOIDC, s.openTokens, s.openCertificates,
+		s.openDatabase, s.openWall, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openOIDC, s.openTokens, s.openCertificates,
 	} {
 		if err := step(ctx); err != nil {
 			s.Close()
@@ -140,7 +141,7 @@ func (s *Server) checkDurability(ctx context.Context) error {
 
 // openLedger readies the partitions before anything can be written, and the scopes.
 func (s *Server) openLedger(ctx context.Context) error {
-	s.ledger = ledger.New(s.db, byte(s.cfg.Site)) //nolint:gosec // checked
+	s.ledger = ledger.New(s.walled, byte(s.cfg.Site)) //nolint:gosec // checked
 	if _, err := s.ledger.MakeEpochs(ctx, s.now()); err != nil {
 		return fmt.Errorf("making the ledger's partitions: %w", err)
 	}
@@ -230,9 +231,12 @@ func (s *Server) openKeys(ctx context.Context) error {
 
 func (s *Server) openCA(ctx context.Context) error {
 	observed := observe(s.ledger, s.registry, s.ended)
+	if err := s.openJudge(); err != nil {
+		return err
+	}
 	var err error
 	s.ca, err = ca.New(ca.Config{
-		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Now: s.now, //nolint:gosec // checked
+		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Guard: s.access.Guard, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Admitted: s.admitted, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
 		return err
@@ -276,7 +280,7 @@ func (s *Server) openCertificates(ctx context.Context) error {
 
 // Run serves until ctx ends, then drains. ready is called once every listener answers.
 func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(postgres.AsOwner(ctx))
 	defer stop()
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -414,6 +418,9 @@ func (s *Server) Close() {
 	}
 	if s.provider != nil {
 		s.provider.Close() //nolint:errcheck // nothing of it is needed any more
+	}
+	if s.walled != nil {
+		s.walled.Close()
 	}
 	if s.db != nil {
 		s.db.Close()
