@@ -103,8 +103,8 @@ func TestInviteRefuses(t *testing.T) {
 		in   ca.Invitation
 		rule string
 	}{
-		"another tenant":       {pkitest.Workload(pkitest.Scope("other"), "x"), ca.Invitation{Scope: pkitest.Demo, Workload: "web"}, "the caller's scope, other"},
-		"a child":              {demo, ca.Invitation{Scope: pkitest.Scope("demo"), Workload: "web"}, "the caller's scope, demo/shop/dev"},
+		"another tenant":       {pkitest.Workload(pkitest.Scope("other"), "x"), ca.Invitation{Scope: pkitest.Demo, Workload: "web"}, "roles: nothing grants this caller anything there"},
+		"a child":              {demo, ca.Invitation{Scope: pkitest.Scope("demo"), Workload: "web"}, "roles: nothing grants this caller anything there"},
 		"a server's profile":   {demo, ca.Invitation{Scope: pkitest.Demo, Workload: "web", Profile: "server"}, "enrolment gives identities"},
 		"a role's profile":     {demo, ca.Invitation{Scope: pkitest.Demo, Workload: "web", Profile: "database-client"}, "enrolment gives identities"},
 		"an unknown profile":   {demo, ca.Invitation{Scope: pkitest.Demo, Workload: "web", Profile: "x"}, "the list of profiles"},

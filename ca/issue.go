@@ -128,7 +128,7 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 
 // mayIssue: who shows the certificate that is to be succeeded may renew it, wherever it is; for everything else it takes a role.
 func mayIssue(who identity.Caller, req Request) error {
-	if req.What == audit.Renew && !who.Serial.IsZero() && who.Serial == req.Replaces {
+	if req.What == audit.Renew && !who.Serial.IsZero() && who.Serial == req.Replaces && who.Scope.Contains(req.Scope) {
 		return nil
 	}
 	return access.Check(who, access.Issue, req.Scope)

@@ -99,7 +99,7 @@ func TestRenewalIsAWholeDecision(t *testing.T) {
 		"no certificate":     {demo, pkitest.CSR(t, pkitest.Key(t)), "proof of possession", nil},
 		"an unknown one":     {unknown, pkitest.CSR(t, pkitest.Key(t)), "the ledger", nil},
 		"a revoked one":      {revoked, pkitest.CSR(t, pkitest.Key(t)), "revocation", ca.ErrCallerRevoked},
-		"another's scope":    {moved, pkitest.CSR(t, pkitest.Key(t)), "the caller's scope, other", nil},
+		"another's scope":    {moved, pkitest.CSR(t, pkitest.Key(t)), "roles: nothing grants this caller anything there", nil},
 		"a compromised key":  {fresh(), pkitest.CSR(t, blocked), "the list of compromised keys", ca.ErrKeyBlocked},
 		"one more name":      {fresh(), pkitest.CSR(t, pkitest.Key(t), "dns:a.demo.test"), "renewal keeps the names", nil},
 		"another identity":   {fresh(), pkitest.CSR(t, pkitest.Key(t), "uri:spiffe://segl.test/tenant/demo/project/shop/environment/dev/other"), "renewal keeps the names", nil},
@@ -147,7 +147,7 @@ func TestRevokeAsksWhoAndWhy(t *testing.T) {
 	operator := pkitest.Workload(identity.Platform, "root")
 	operator.Operator = true
 	_, err := h.Revoke(t.Context(), other, holder.Serial, cert.Superseded)
-	refusedBy(t, h, "another tenant", err, "the caller's scope, other", nil)
+	refusedBy(t, h, "another tenant", err, "roles: nothing grants this caller anything there", nil)
 	_, err = h.Revoke(t.Context(), holder, holder.Serial, cert.CACompromise)
 	refusedBy(t, h, "an operator's reason", err, "reasons a holder may give", nil)
 	if _, err := h.Revoke(t.Context(), holder, cert.NewSerial(1, h.Now()), cert.Superseded); !errors.Is(err, ca.ErrNotFound) {

@@ -256,7 +256,8 @@ func TestARevocationOfManyCountsFromItsAnswerOn(t *testing.T) {
 	if err := other.Ledger.Stands(t.Context(), a.Serial); !errors.Is(err, ca.ErrCallerRevoked) {
 		t.Errorf("another replica lets it act: %v", err)
 	}
-	who := identity.Caller{Actor: "a", Scope: pkitest.Demo, Serial: a.Serial}
+	who := pkitest.Workload(pkitest.Demo, "a")
+	who.Serial = a.Serial
 	req := ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), "dns:z.demo.test")}
 	if _, err := o.Issue(t.Context(), who, req); !errors.Is(err, ca.ErrCallerRevoked) {
 		t.Errorf("a revoked caller issues: %v", err)

@@ -7,8 +7,8 @@
 //
 //   - our own duties may do everything;
 //   - the certificate of a tenant's workload lets it read, issue, invite and revoke in its own scope and below;
-//   - who proved something else (an ACME account, an enrolment token) may have certificates issued and ended in that scope alone,
-//     as far as the domain that took the proof asks for it;
+//   - who proved something else (an ACME account, an enrolment token) may have certificates issued and ended in that scope of a
+//     tenant alone, as far as the domain that took the proof asks for it;
 //   - the holder of a certificate may see, renew and end that one. Domains decide this: it is about a thing, not a scope.
 //
 // Nobody, a caller who is not named, may do nothing; so may an action or a role that is not there. Nothing here does I/O;
@@ -59,7 +59,7 @@ func May(who identity.Caller, what Action, at identity.Scope) bool {
 
 // MayAnywhere reports whether who may do what in some scope. It admits to a question, never to its answer.
 func MayAnywhere(who identity.Caller, what Action) bool {
-	if who.Operator || lives.has(what) && tenants(who.ID.Scope()) || proved.has(what) && !who.Proved.IsZero() {
+	if who.Operator || lives.has(what) && tenants(home(who)) || proved.has(what) && tenants(who.Proved) {
 		return what > 0 && what < actions
 	}
 	for i := range who.Grants.Len() {
@@ -75,10 +75,10 @@ func Scopes(who identity.Caller, what Action) (at []identity.Scope, everywhere b
 	if May(who, what, identity.Platform) {
 		return nil, true
 	}
-	if lives.has(what) && tenants(who.ID.Scope()) {
-		at = append(at, who.ID.Scope())
+	if lives.has(what) && tenants(home(who)) {
+		at = append(at, home(who))
 	}
-	if proved.has(what) && !who.Proved.IsZero() {
+	if proved.has(what) && tenants(who.Proved) {
 		at = append(at, who.Proved)
 	}
 	for g := range who.Grants.All() {
@@ -93,6 +93,14 @@ func Scopes(who identity.Caller, what Action) (at []identity.Scope, everywhere b
 // itself an admin.
 func tenants(s identity.Scope) bool { return !s.IsZero() && !s.IsPlatform() }
 
+// home is the scope of who's certificate. A caller that is said to belong elsewhere than its identity has none.
+func home(who identity.Caller) identity.Scope {
+	if who.ID.Scope() != who.Scope {
+		return identity.Scope{}
+	}
+	return who.Scope
+}
+
 // decide finds the rule that allows.
 func decide(who identity.Caller, what Action, at identity.Scope) (rule identity.Grant, ok bool) {
 	if at.IsZero() || what == 0 || what >= actions {
@@ -101,10 +109,10 @@ func decide(who identity.Caller, what Action, at identity.Scope) (rule identity.
 	if who.Operator {
 		return identity.Grant{Role: string(Admin), At: identity.Platform, Rule: "admin of the platform"}, true
 	}
-	if lives.has(what) && tenants(who.ID.Scope()) && who.ID.Scope().Contains(at) {
-		return identity.Grant{Role: "workload", At: who.ID.Scope(), Rule: "a workload's certificate in its own scope"}, true
+	if lives.has(what) && tenants(home(who)) && home(who).Contains(at) {
+		return identity.Grant{Role: "workload", At: home(who), Rule: "a workload's certificate in its own scope"}, true
 	}
-	if proved.has(what) && who.Proved == at {
+	if proved.has(what) && who.Proved == at && tenants(at) {
 		return identity.Grant{Role: "proof", At: at, Rule: "what was proved for that scope"}, true
 	}
 	for i := range who.Grants.Len() {
@@ -153,7 +161,7 @@ func decisive(who identity.Caller, what Action, at identity.Scope) string {
 			return fmt.Sprintf("the role %s at %s (%s), which does not include %s", g.Role, g.At, g.Rule, what)
 		}
 	}
-	if id := who.ID.Scope(); tenants(id) && id.Contains(at) {
+	if id := home(who); tenants(id) && id.Contains(at) {
 		return fmt.Sprintf("a workload's certificate in its own scope, which does not include %s", what)
 	}
 	return "roles: nothing grants this caller anything there"

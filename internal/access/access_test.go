@@ -158,6 +158,15 @@ func TestWhatWasProvedIsForThatScopeAlone(t *testing.T) {
 	}
 }
 
+func TestProofsGiveNothingInThePlatform(t *testing.T) {
+	who := workload(t, root).As("acme:1", identity.Platform)
+	for _, a := range access.Actions() {
+		if access.May(who, a, identity.Platform) || access.MayAnywhere(who, a) {
+			t.Errorf("an account of the platform may %s", a)
+		}
+	}
+}
+
 func TestARefusalSaysWhoWhatWhichRuleAndWhatWouldGrantIt(t *testing.T) {
 	named := table(t, "reader demo role=reader").Name
 	reader := named(identity.Caller{Actor: "oidc:ann", Issuer: issuer, Claims: identity.NewClaims(map[string][]string{"role": {"reader"}})})

@@ -51,6 +51,7 @@ type Server struct {
 	log       *slog.Logger
 	now       func() time.Time
 	db        *postgres.DB
+	walled    *postgres.DB // owner's work as db, tenants' behind their wall
 	ledger    *ledger.Ledger
 	scopes    *tenancy.Registry
 	access    *accessstore.Registry
