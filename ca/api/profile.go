@@ -49,11 +49,11 @@ type Profile struct {
 	MustStaple bool         `json:"must_staple" required:"true" description:"Certificates say that their server staples its status (RFC 7633)."`
 	Addresses  []string     `json:"addresses" required:"true" description:"Which addresses stand in a certificate: crl, ocsp, issuers."`
 	Withdrawn  bool         `json:"withdrawn" required:"true" description:"Nothing more is issued by it."`
-	Declared   *Declared    `json:"declared,omitempty" description:"What the scope itself declares, where one profile is asked for."`
+	Declared   *DeclaredProfile    `json:"declared,omitempty" description:"What the scope itself declares, where one profile is asked for."`
 }
 
-// Declared is what a scope itself says of a profile.
-type Declared struct {
+// DeclaredProfile is what a scope itself says of a profile.
+type DeclaredProfile struct {
 	ProfileSpec
 	Revision int      `json:"revision" required:"true"`
 	At       web.Time `json:"at" required:"true"`
@@ -150,7 +150,7 @@ func (d *door) showProfile(_ context.Context, who identity.Caller, in ShowProfil
 	out := wireProfile(p, in.Scope)
 	said, err := d.CA.Declared(in.Scope, in.Name)
 	if err == nil && said.Revision > 0 {
-		out.Declared = &Declared{ProfileSpec: wireSpec(said.Spec), Revision: said.Revision, At: web.Time{Time: said.At}, By: said.Actor}
+		out.Declared = &DeclaredProfile{ProfileSpec: wireSpec(said.Spec), Revision: said.Revision, At: web.Time{Time: said.At}, By: said.Actor}
 	}
 	return out, nil
 }
@@ -178,17 +178,17 @@ func (d *door) setProfile(ctx context.Context, who identity.Caller, in SetProfil
 	return wireProfile(p, in.Scope), nil
 }
 
-// Impact is what a change would do to the certificates that are there.
-type Impact struct {
+// ProfileImpact is what a change would do to the certificates that are there.
+type ProfileImpact struct {
 	Live     int        `json:"live" required:"true" description:"Valid certificates that the change touches."`
 	Refused  int        `json:"refused" required:"true" description:"How many of them would not be renewed."`
 	Shorter  int        `json:"shorter" required:"true" description:"How many others would be renewed for a shorter life."`
 	Complete bool       `json:"complete" required:"true" description:"Every certificate was looked at; else there were too many."`
-	First    []Affected `json:"first" required:"true" description:"Up to 100 that would not be renewed, those that expire first."`
+	First    []AffectedCertificate `json:"first" required:"true" description:"Up to 100 that would not be renewed, those that expire first."`
 }
 
-// Affected is a certificate that would not be renewed.
-type Affected struct {
+// AffectedCertificate is a certificate that would not be renewed.
+type AffectedCertificate struct {
 	Serial   string   `json:"serial" required:"true"`
 	Scope    string   `json:"scope" required:"true"`
 	Names    []string `json:"names" required:"true"`
@@ -197,14 +197,14 @@ type Affected struct {
 	Remedy   string   `json:"remedy,omitempty"`
 }
 
-func (d *door) previewProfile(ctx context.Context, who identity.Caller, in SetProfileRequest) (Impact, error) {
+func (d *door) previewProfile(ctx context.Context, who identity.Caller, in SetProfileRequest) (ProfileImpact, error) {
 	v, err := d.CA.PreviewProfile(ctx, who, in.change())
 	if err != nil {
-		return Impact{}, err
+		return ProfileImpact{}, err
 	}
-	out := Impact{Live: v.Live, Refused: v.Refused, Shorter: v.Shorter, Complete: v.All, First: []Affected{}}
+	out := ProfileImpact{Live: v.Live, Refused: v.Refused, Shorter: v.Shorter, Complete: v.All, First: []AffectedCertificate{}}
 	for _, c := range v.First {
-		a := Affected{Serial: c.Serial.String(), Scope: c.Scope.String(), Names: []string{}, NotAfter: web.Time{Time: c.NotAfter.Truncate(time.Second)}, Rule: c.Rule, Remedy: c.Remedy}
+		a := AffectedCertificate{Serial: c.Serial.String(), Scope: c.Scope.String(), Names: []string{}, NotAfter: web.Time{Time: c.NotAfter.Truncate(time.Second)}, Rule: c.Rule, Remedy: c.Remedy}
 		for _, n := range c.Names {
 			a.Names = append(a.Names, n.String())
 		}

@@ -43,6 +43,7 @@ type Expect struct {
 	Policies []x509.OID
 	PathLen  int        // of an authority; negative means no limit
 	CRLs     string     // base URL of the issuer's lists, with its last slash; empty: no list
+	List     string     // the one URL of the issuer's list, in place of CRLs
 	Parts    int        // how many lists share the serial's epoch; 0 and 1 mean one
 	OCSP     string     // URL of the responder; empty: none
 	Issuers  string     // URL of the issuer's certificate; empty: none

@@ -80,7 +80,7 @@ func (t *Template) addExtensions(b *cryptobyte.Builder, v Values, k key) {
 	}
 	b.AddBytes(t.policies)
 	b.AddBytes(t.names)
-	if t.spec.CRLs != "" {
+	if t.spec.CRLs != "" || t.spec.List != "" {
 		addCRLs(b, t.crlURL(v))
 	}
 	b.AddBytes(t.noCheck)

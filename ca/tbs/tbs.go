@@ -63,6 +63,8 @@ type Spec struct {
 	// CRLs is the base URL of the issuer's lists with its last slash: a certificate names the one of the epoch its serial
 	// was made in, and of its part (ListURL). Empty, or an OCSPResponder: no distribution point.
 	CRLs string
+	// List is the one URL where the issuer's list is, in place of CRLs, for an issuer that signs its lists far from here.
+	List string
 	// OCSP and Issuers are the URLs of the responder and of the issuer's certificate in DER. Empty, or an OCSPResponder: left out.
 	OCSP, Issuers string
 }
@@ -115,7 +117,9 @@ func (s Spec) check() error {
 		return errors.New("name constraints on a leaf or a root: they are for subordinate authorities (RFC 5280 §4.2.1.10, §6.2)")
 	case (s.NoRevAvail || s.MustStaple) && (authority || s.Usage == OCSPResponder):
 		return errors.New("no revocation available, or status stapled, of an authority or a responder: leave it out (RFC 9608 §2)")
-	case s.NoRevAvail && (s.CRLs != "" || s.OCSP != ""):
+	case s.List != "" && s.CRLs != "":
+		return errors.New("a list at one URL and one an epoch: name one of them")
+	case s.NoRevAvail && (s.CRLs != "" || s.List != "" || s.OCSP != ""):
 		return errors.New("no revocation available, beside a list or a responder: leave these out (RFC 9608 §2)")
 	case s.MustStaple && s.OCSP == "":
 		return errors.New("status to be stapled, and no responder: name one (RFC 7633 §4)")
@@ -140,7 +144,7 @@ func (t *Template) Expect(v Values, maxLife time.Duration) lint.Expect {
 	name, key, id := t.spec.issuer()
 	e := lint.Expect{
 		Usage: t.spec.Usage, Issuer: name, IssuerKey: key, IssuerKeyID: id, MaxLife: maxLife,
-		Policies: t.spec.Policies, PathLen: t.spec.PathLen, CRLs: t.spec.CRLs, OCSP: t.spec.OCSP, Issuers: t.spec.Issuers,
+		Policies: t.spec.Policies, PathLen: t.spec.PathLen, CRLs: t.spec.CRLs, List: t.spec.List, OCSP: t.spec.OCSP, Issuers: t.spec.Issuers,
 		Purposes: t.purposes, Subject: t.spec.Subject, NoRevAvail: t.spec.NoRevAvail, MustStaple: t.spec.MustStaple, Permitted: t.spec.Permitted,
 		Serial: v.Serial, NotBefore: v.NotBefore, NotAfter: v.NotAfter, CommonName: v.CommonName, Names: v.Names, SPKI: v.SPKI, Parts: v.Parts,
 	}

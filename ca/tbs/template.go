@@ -40,7 +40,7 @@ func Compile(s Spec) (*Template, error) {
 	}
 	if s.Usage == OCSPResponder {
 		// Nobody checks a responder (id-pkix-ocsp-nocheck), so it names nobody to ask: BR §7.1.2.8.2 forbids the list.
-		s.CRLs, s.OCSP, s.Issuers = "", "", ""
+		s.CRLs, s.List, s.OCSP, s.Issuers = "", "", "", ""
 	}
 	name, key, id := s.issuer()
 	algorithm, err := kms.SignatureAlgorithmOf(key)
@@ -176,5 +176,8 @@ func (t *Template) addSubject(b *cryptobyte.Builder, commonName string) {
 
 // crlURL is where the list is that the serial would stand on.
 func (t *Template) crlURL(v Values) string {
+	if t.spec.List != "" {
+		return t.spec.List
+	}
 	return ListURL(t.spec.CRLs, v.Serial.Epoch(), v.Parts, v.Part())
 }

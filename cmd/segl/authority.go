@@ -16,7 +16,8 @@ import (
 // authority is `segl ca`.
 func (p *program) authority() *cobra.Command {
 	return p.connects(group("ca", "Prepare, activate, retire and revoke authorities (operators)",
-		p.caList(), p.caCreate(), p.caActivate(), p.caRetire(), p.caRevoke()))
+		p.caList(), p.caCreate(), p.caActivate(), p.caRetire(), p.caRevoke(),
+		p.caInit(), p.caSign(), p.caCrossSign(), p.caRootList(), p.caVerifyTranscript()))
 }
 
 func (p *program) caList() *cobra.Command {

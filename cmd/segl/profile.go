@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
 	"codeberg.org/dataverket/segl/ca"
@@ -136,21 +135,27 @@ changes nothing.`,
 // declaring returns what is to be declared: a file, or what is declared now, with the flags given.
 func (p *program) declaring(c *cobra.Command, s identity.Scope, name, file string) (map[string]any, error) {
 	body := map[string]any{}
-	given := 0
-	c.Flags().Visit(func(f *pflag.Flag) {
-		if member := strings.ReplaceAll(f.Name, "-", "_"); specMembers[member] {
-			given++
-			body[member] = f.Value.String()
-			switch v := f.Value.(type) {
-			case pflag.SliceValue:
-				body[member] = v.GetSlice()
-			default:
-				if f.Value.Type() == "bool" {
-					body[member] = f.Value.String() == "true"
-				}
-			}
+	f := c.Flags()
+	for _, flag := range specFlags {
+		if !f.Changed(flag) {
+			continue
 		}
-	})
+		var v any
+		var err error
+		switch f.Lookup(flag).Value.Type() {
+		case "bool":
+			v, err = f.GetBool(flag)
+		case "stringSlice":
+			v, err = f.GetStringSlice(flag)
+		default:
+			v, err = f.GetString(flag)
+		}
+		if err != nil {
+			return nil, misuse("--%s: %w", flag, err)
+		}
+		body[strings.ReplaceAll(flag, "-", "_")] = v
+	}
+	given := len(body)
 	switch {
 	case file != "" && given > 0:
 		return nil, misuse("--file says all of it").hinted("leave the other flags out")
@@ -181,9 +186,9 @@ func (p *program) declaring(c *cobra.Command, s identity.Scope, name, file strin
 	return body, nil
 }
 
-var specMembers = map[string]bool{
-	"summary": true, "purpose": true, "life": true, "max_life": true, "hosts": true, "identity": true, "role": true, "usage": true, "keys": true,
-	"no_rev_avail": true, "must_staple": true, "addresses": true, "withdrawn": true,
+// specFlags are the flags that say something of the profile.
+var specFlags = []string{
+	"summary", "purpose", "life", "max-life", "hosts", "identity", "role", "usage", "keys", "no-rev-avail", "must-staple", "addresses", "withdrawn",
 }
 
 const maxSpecFile = 64 << 10
@@ -220,26 +225,26 @@ func again(v, out any) error {
 
 // profileImpact asks what a change would do.
 func (p *program) profileImpact(c *cobra.Command, path string, body map[string]any) error {
-	var out api.Impact
+	var out api.ProfileImpact
 	if err := p.asked(c.Context(), client.Request{Method: http.MethodPost, Path: path + ":preview", Body: body}, &out); err != nil {
 		return err
 	}
 	if p.form != output.Table {
-		return output.One(p.out, p.form, out, output.View[api.Impact]{Name: func(v api.Impact) string { return fmt.Sprint(v.Refused) }})
+		return output.One(p.out, p.form, out, output.View[api.ProfileImpact]{Name: func(v api.ProfileImpact) string { return fmt.Sprint(v.Refused) }})
 	}
 	whole := ""
 	if !out.Complete {
 		whole = ", and there are more than could be looked at"
 	}
 	p.note("of %d live certificates %d would not be renewed and %d would be renewed for a shorter life%s", out.Live, out.Refused, out.Shorter, whole)
-	return output.List(p.out, p.form, each(out.First), output.View[api.Affected]{
-		Name: func(v api.Affected) string { return v.Serial },
-		Columns: []output.Column[api.Affected]{
-			{Head: "SERIAL", Cell: func(v api.Affected) string { return v.Serial }},
-			{Head: "SCOPE", Cell: func(v api.Affected) string { return v.Scope }},
-			{Head: "NAMES", Cell: func(v api.Affected) string { return strings.Join(v.Names, "\n") }},
-			{Head: "EXPIRES", Cell: func(v api.Affected) string { return stamp(v.NotAfter.Time) }},
-			{Head: "RULE", Cell: func(v api.Affected) string { return v.Rule }},
+	return output.List(p.out, p.form, each(out.First), output.View[api.AffectedCertificate]{
+		Name: func(v api.AffectedCertificate) string { return v.Serial },
+		Columns: []output.Column[api.AffectedCertificate]{
+			{Head: "SERIAL", Cell: func(v api.AffectedCertificate) string { return v.Serial }},
+			{Head: "SCOPE", Cell: func(v api.AffectedCertificate) string { return v.Scope }},
+			{Head: "NAMES", Cell: func(v api.AffectedCertificate) string { return strings.Join(v.Names, "\n") }},
+			{Head: "EXPIRES", Cell: func(v api.AffectedCertificate) string { return stamp(v.NotAfter.Time) }},
+			{Head: "RULE", Cell: func(v api.AffectedCertificate) string { return v.Rule }},
 		},
 	})
 }
@@ -250,8 +255,8 @@ var profileView = output.View[api.Profile]{
 		{Head: "NAME", Cell: func(v api.Profile) string { return v.Name }},
 		{Head: "REVISION", Cell: func(v api.Profile) string { return fmt.Sprint(v.Revision) }},
 		{Head: "PURPOSE", Cell: func(v api.Profile) string { return v.Purpose }},
-		{Head: "LIFE", Cell: func(v api.Profile) string { return spell(v.Life) }},
-		{Head: "AT MOST", Cell: func(v api.Profile) string { return spell(v.MaxLife) }},
+		{Head: "LIFE", Cell: func(v api.Profile) string { return inDays(v.Life) }},
+		{Head: "AT MOST", Cell: func(v api.Profile) string { return inDays(v.MaxLife) }},
 		{Head: "HOSTS", Cell: func(v api.Profile) string { return v.Hosts }},
 		{Head: "IDENTITY", Cell: func(v api.Profile) string { return v.Identity }},
 		{Head: "USAGE", Cell: func(v api.Profile) string { return strings.Join(v.Usage, ",") }},
@@ -275,7 +280,7 @@ func statusOf(v api.Profile) string {
 	return strings.Join(words, ",")
 }
 
-func spell(d web.Duration) string {
+func inDays(d web.Duration) string {
 	text, err := ca.Span(d).MarshalText()
 	if err != nil {
 		return ""
