@@ -27,14 +27,24 @@ type Asker struct {
 	Peers  []Peer
 	Quorum int
 	HTTP   *http.Client
+	Now    func() time.Time
 	// Heard is told of each witness's answer, from several goroutines: the error is nil for a cosignature.
 	Heard func(witness string, err error)
 	// Forgot is told why the ledger must have forgotten something: a witness holds a longer tree, or another one.
 	Forgot func(ctx context.Context, why string) error
 
-	mu   sync.Mutex
-	held map[string]int64 // by witness and era: the size it held when last heard of
+	mu      sync.Mutex               // guards what follows; never held over I/O
+	held    map[string]int64         // by witness and era: the size it held when last heard of
+	silence map[string]time.Duration // by witness: how long it is left alone after its last failure
+	until   map[string]time.Time     // by witness: when that ends
 }
+
+// A witness that does not cosign is asked again after silenceLeast, then after twice as long each time, up to silenceMost: a
+// dead one costs a request and a line in the log a minute.
+const (
+	silenceLeast = time.Second
+	silenceMost  = time.Minute
+)
 
 // RunOnce has the tree as it stands cosigned, if it is not yet, and publishes it when enough witnesses have. It is the work of
 // a duty and safe to repeat. That the store has it cosigned is not enough to ask nobody: a restored store has that too.
@@ -58,7 +68,11 @@ func (a *Asker) RunOnce(ctx context.Context) error {
 	if published && a.heardAll(head) {
 		return nil
 	}
-	lines, err := a.ask(ctx, head, c)
+	due := a.due()
+	if len(due) == 0 {
+		return nil
+	}
+	lines, err := a.ask(ctx, due, head, c)
 	if err != nil || published {
 		return err
 	}
@@ -68,19 +82,51 @@ func (a *Asker) RunOnce(ctx context.Context) error {
 	return a.Store.Publish(ctx, head.Era, head.Size, head.Checkpoint+strings.Join(lines, ""))
 }
 
-// ask asks all witnesses at once and returns their cosignatures.
-func (a *Asker) ask(ctx context.Context, head Head, c Checkpoint) ([]string, error) {
+// due returns the witnesses that are to be asked now.
+func (a *Asker) due() []Peer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.Now()
+	var list []Peer
+	for _, p := range a.Peers {
+		if !now.Before(a.until[p.Key.Name()]) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// note remembers how a witness has answered.
+func (a *Asker) note(p Peer, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.silence == nil {
+		a.silence, a.until = map[string]time.Duration{}, map[string]time.Time{}
+	}
+	who := p.Key.Name()
+	if err == nil {
+		delete(a.silence, who)
+		delete(a.until, who)
+		return
+	}
+	a.silence[who] = min(max(2*a.silence[who], silenceLeast), silenceMost)
+	a.until[who] = a.Now().Add(a.silence[who])
+}
+
+// ask asks witnesses at once and returns their cosignatures.
+func (a *Asker) ask(ctx context.Context, peers []Peer, head Head, c Checkpoint) ([]string, error) {
 	var (
 		wait  sync.WaitGroup
 		mu    sync.Mutex
 		lines []string
 		lost  []error
 	)
-	for _, p := range a.Peers {
+	for _, p := range peers {
 		wait.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
 			line, err := a.one(ctx, p, head, c)
+			a.note(p, err)
 			if a.Heard != nil {
 				a.Heard(p.Key.Name(), err)
 			}

@@ -97,7 +97,7 @@ func (s *site) grow(t testing.TB, n int) seal.Head {
 // asker has s ask witnesses; what made it think that it forgot is in the error.
 func (s *site) asker(t *testing.T, quorum int, peers ...seal.Peer) *seal.Asker {
 	return &seal.Asker{
-		Store: s.store, Log: s.log, Peers: peers, Quorum: quorum, HTTP: &http.Client{Timeout: 5 * time.Second},
+		Store: s.store, Log: s.log, Peers: peers, Quorum: quorum, HTTP: &http.Client{Timeout: 5 * time.Second}, Now: s.Now,
 		Forgot: func(ctx context.Context, why string) error { return s.store.Raise(ctx, why, s.Now()) },
 	}
 }
@@ -287,6 +287,34 @@ func TestAnotherTreeOfTheSameLogIsForgetful(t *testing.T) {
 	}
 	if why, err := s.store.Fence(t.Context()); err != nil || why == "" {
 		t.Errorf("it is not fenced: %v", err)
+	}
+}
+
+// TestADeadWitnessIsAskedLessAndLess runs the duty every second for ten minutes; the dead one costs the other's answers nothing.
+func TestADeadWitnessIsAskedLessAndLess(t *testing.T) {
+	s, _, p := pair(t)
+	head := s.grow(t, 3)
+	asked := 0
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	t.Cleanup(h.Close)
+	_, other := open(t, "dead.test/ledger")
+	dead := peer(t, s, other)
+	dead.URL = h.URL
+	a, now := s.asker(t, 1, p, dead), s.Now()
+	a.Now = func() time.Time { return now }
+	for range 600 {
+		must(t, a.RunOnce(t.Context()))
+		now = now.Add(time.Second)
+	}
+	if size, _, err := s.store.Published(t.Context(), 1); err != nil || size != head.Size {
+		t.Errorf("a tree of %d is published, want %d: %v", size, head.Size, err)
+	}
+	// 1, 2, 4 … 32 seconds, and then each minute.
+	if asked < 12 || asked > 17 {
+		t.Errorf("it was asked %d times in ten minutes, want about 15", asked)
 	}
 }
 

@@ -196,7 +196,7 @@ func (s *Server) openWitnesses(ctx context.Context) error {
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "segl_witness_answers_total", Help: "Answers of witnesses, by whether they cosigned."}, []string{"witness", "outcome"})
 	s.registry.MustRegister(answers)
 	p.asker = &seal.Asker{
-		Store: p.store, Log: p.log, Peers: peers, Quorum: c.Quorum, HTTP: &http.Client{Timeout: witnessTimeout},
+		Store: p.store, Log: p.log, Peers: peers, Quorum: c.Quorum, HTTP: &http.Client{Timeout: witnessTimeout}, Now: s.now,
 		Heard: func(witness string, err error) {
 			outcome := "cosigned"
 			if err != nil {
