@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -45,13 +46,14 @@ func compareLeaves(v, w leaf) int {
 
 // parseLeaf reads back what of wrote.
 func parseLeaf(parent, table string) (v leaf, err error) {
-	rest, ok := strings.CutPrefix(table, parent+"_")
-	var kind, site, epoch uint64
-	if ok {
-		_, err = fmt.Sscanf(rest, "%x_s%d_e%d", &kind, &site, &epoch)
-	}
-	v = leaf{uid.Kind(kind), byte(site), uid.Epoch(epoch)} //nolint:gosec // compared below
-	if !ok || err != nil || v.of(parent) != table {
+	rest, _ := strings.CutPrefix(table, parent+"_")
+	first, rest, _ := strings.Cut(rest, "_s")
+	second, third, _ := strings.Cut(rest, "_e")
+	kind, err1 := strconv.ParseUint(first, 16, 8)
+	site, err2 := strconv.ParseUint(second, 10, 8)
+	epoch, err3 := strconv.ParseUint(third, 10, 31)
+	v = leaf{uid.Kind(kind), byte(site), uid.Epoch(epoch)} //nolint:gosec // bounded, and compared below
+	if err1 != nil || err2 != nil || err3 != nil || v.of(parent) != table {
 		return leaf{}, fmt.Errorf("partition %s of %s: not a name of ours: detach it", table, parent)
 	}
 	return v, nil
