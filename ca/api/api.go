@@ -142,6 +142,10 @@ func (d *door) scoped(who web.Access, in []depth) []web.Route {
 func (d *door) across(who web.Access) []web.Route {
 	routes := []web.Route{
 		{
+			Method: http.MethodGet, Path: "/v1/roots", ID: "showRoots", Access: web.Anyone,
+			Summary: "The roots, as they are to be trusted, over TLS that they vouch for", Handler: web.JSON(d.roots),
+		},
+		{
 			Method: http.MethodPost, Path: "/v1/certificates:enroll", ID: "enroll", Access: web.Anyone, Status: http.StatusCreated,
 			Summary: "Trade a one-time token for a workload's first certificate", Handler: web.JSON(d.enrol),
 		},

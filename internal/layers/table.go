@@ -102,7 +102,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 		"internal/tenancy": {
 			Plumbing,
-			[]string{"internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
+			[]string{"internal/access", "internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
 			[]string{pgx},
 		},
 
@@ -195,7 +195,12 @@ func Table() map[string]Row { //nolint:funlen // a table
 			nil,
 		},
 
-		"cmd/segl":        {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
+		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
+		"internal/agent": {
+			Wiring,
+			[]string{"ca/api", "cmd/segl/chain", "cmd/segl/client", "cmd/segl/keypair", "internal/cert", "internal/identity"},
+			[]string{"github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "github.com/prometheus/client_golang", "go.uber.org/zap", "go.yaml.in/yaml/v3"},
+		},
 		"cmd/segl/chain":  {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/client": {Wiring, nil, nil},
 		"cmd/segl/doctor": {

@@ -50,3 +50,6 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// WriteFile puts text at path, whole or not at all, durably, for files that go with a pair. A symbolic link is followed.
+func WriteFile(path string, text []byte, mode fs.FileMode) error { return write(path, text, mode) }
