@@ -36,8 +36,8 @@ require (
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
-	github.com/go-sql-driver/mysql v1.10.1 // indirect
-	github.com/redis/go-redis/v9 v9.23.0 // indirect
+	github.com/go-sql-driver/mysql v1.10.1
+	github.com/redis/go-redis/v9 v9.23.0
 	go.uber.org/atomic v1.12.0 // indirect
 )
 

@@ -33,7 +33,8 @@ type Grant struct {
 	Database    string
 	Until       time.Time
 	Connections int
-	Serial      string // the certificate's, in decimal, where Way is Certificate
+	Serial      string // the certificate's, in decimal
+	Subject     string // its common name, where Way is Certificate
 }
 
 // Ended is what became of one of many.

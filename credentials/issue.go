@@ -90,6 +90,9 @@ func (l *Lease) grant(p Secret) Grant {
 	if !l.Serial.IsZero() {
 		g.Serial = l.Serial.Int().String()
 	}
+	if b.Way == Certificate {
+		g.Subject = common(b.Role, l.Scope)
+	}
 	return g
 }
 
