@@ -82,15 +82,17 @@ type Binding struct {
 	Name        string       `json:"name" required:"true"`
 	Scope       string       `json:"scope" required:"true"`
 	For         string       `json:"for" required:"true"`
-	Target      string       `json:"target" required:"true"`
-	TargetScope string       `json:"target_scope" required:"true"`
-	Way         string       `json:"way" required:"true"`
+	Target      string       `json:"target,omitempty"`
+	TargetScope string       `json:"target_scope,omitempty"`
+	Way         string       `json:"way,omitempty"`
 	Database    string       `json:"database,omitempty"`
-	Group       string       `json:"group" required:"true"`
+	Group       string       `json:"group,omitempty"`
 	Role        string       `json:"role,omitempty"`
+	Connections int          `json:"connections,omitempty"`
+	Leases      int          `json:"leases,omitempty"`
+	Audiences   []string     `json:"audiences,omitempty"`
+	Scopes      []string     `json:"scopes,omitempty"`
 	Life        web.Duration `json:"life" required:"true"`
-	Connections int          `json:"connections" required:"true"`
-	Leases      int          `json:"leases" required:"true"`
 	MadeAt      web.Time     `json:"made_at" required:"true"`
 }
 
@@ -98,7 +100,7 @@ func binding(b credentials.Binding) Binding {
 	return Binding{
 		Name: string(b.Name), Scope: b.Scope.String(), For: b.For.String(), Target: string(b.Target.Name), TargetScope: b.Target.Scope.String(), Way: string(b.Way),
 		Database: string(b.Database), Group: string(b.Group), Role: string(b.Role), Life: web.Duration(b.Life), Connections: b.Connections, Leases: b.Leases,
-		MadeAt: web.Time{Time: b.MadeAt},
+		Audiences: b.Audiences, Scopes: b.Scopes, MadeAt: web.Time{Time: b.MadeAt},
 	}
 }
 
@@ -107,13 +109,15 @@ type BindingRequest struct {
 	place
 	Name        string         `json:"name" required:"true" maxLength:"63"`
 	For         string         `json:"for" required:"true" maxLength:"2048" description:"A SPIFFE ID; its last part may be * (any workload of that scope) or ** (and below)."`
-	Target      string         `json:"target" required:"true" maxLength:"63" description:"A target of the scope, or of one above it."`
+	Target      string         `json:"target,omitempty" maxLength:"63" description:"For a login: a target of the scope, or of one above it."`
 	TargetScope identity.Scope `json:"target_scope,omitempty" description:"Which scope's, where several have one of that name; the nearest if absent."`
 	Way         string         `json:"way,omitempty" enum:"leased,certificate,static" description:"How it gets in; leased if absent."`
 	Database    string         `json:"database,omitempty" maxLength:"63"`
-	Group       string         `json:"group" required:"true" maxLength:"63" description:"Whose rights the login has."`
+	Group       string         `json:"group,omitempty" maxLength:"63" description:"Whose rights the login has."`
 	Role        string         `json:"role,omitempty" maxLength:"63" description:"The login itself, unless it is leased."`
-	Life        web.Duration   `json:"life" required:"true" description:"How long a login lasts at most, as in 1h."`
+	Life        web.Duration   `json:"life" required:"true" description:"How long a login or a token lasts at most, as in 1h."`
+	Audiences   []string       `json:"audiences,omitempty" maxItems:"50" description:"For tokens: whom they are for."`
+	Scopes      []string       `json:"scopes,omitempty" maxItems:"50" description:"For tokens: what they may carry as scope."`
 	Connections int            `json:"connections,omitempty" minimum:"0" maximum:"1000" description:"At once for each login; 10 if absent."`
 	Leases      int            `json:"leases,omitempty" minimum:"0" maximum:"1000" description:"At once for each identity; 10 if absent."`
 }
@@ -126,7 +130,7 @@ func (d *door) addBinding(ctx context.Context, who identity.Caller, in BindingRe
 	b, err := d.office.AddBinding(ctx, who, credentials.Binding{
 		Name: credentials.Label(in.Name), Scope: in.Scope, For: p, Target: credentials.Target{Name: credentials.Label(in.Target), Scope: in.TargetScope},
 		Way: credentials.Way(in.Way), Database: credentials.Word(in.Database), Group: credentials.Word(in.Group), Role: credentials.Word(in.Role),
-		Life: time.Duration(in.Life), Connections: in.Connections, Leases: in.Leases,
+		Life: time.Duration(in.Life), Connections: in.Connections, Leases: in.Leases, Audiences: in.Audiences, Scopes: in.Scopes,
 	})
 	return binding(b), err
 }
@@ -141,7 +145,7 @@ func (d *door) endBinding(ctx context.Context, who identity.Caller, in EndBindin
 	return web.Nothing{}, d.office.EndBinding(ctx, who, in.Scope, credentials.Label(in.Binding))
 }
 
-// BindingList is every binding for logins: they are few, and come on one page.
+// BindingList is every binding: they are few, and come on one page.
 type BindingList struct {
 	Bindings []Binding `json:"bindings" required:"true"`
 }
@@ -150,9 +154,7 @@ func (d *door) bindings(ctx context.Context, who identity.Caller, in PlaceReques
 	list, err := d.office.Bindings(ctx, who, in.Scope)
 	out := BindingList{Bindings: []Binding{}}
 	for _, b := range list {
-		if b.Logs() {
-			out.Bindings = append(out.Bindings, binding(b))
-		}
+		out.Bindings = append(out.Bindings, binding(b))
 	}
 	return out, err
 }
