@@ -51,6 +51,9 @@ func (a *CA) EnrolBy(ctx context.Context, who identity.Caller, method, proof str
 	if err != nil {
 		return Certificate{}, a.turned(ctx, f, err)
 	}
+	if a.Admitted != nil {
+		a.Admitted(ctx, m.Scope)
+	}
 	e, err := a.spend(ctx, who, m, p, workload)
 	if err != nil {
 		if r, ok := errors.AsType[*policy.Refusal](err); ok {

@@ -15,6 +15,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // methodColumns are what method reads.
@@ -119,7 +120,8 @@ func (l *Ledger) EndMethod(ctx context.Context, scope identity.Scope, name strin
 
 // MethodNamed implements ca.Methods.
 func (l *Ledger) MethodNamed(ctx context.Context, scope identity.Scope, name string) (ca.Method, error) {
-	found, err := once(ctx, l.db, method, `
+	// Whoever asks has yet to prove of which scope it is.
+	found, err := once(postgres.AsOwner(ctx), l.db, method, `
 		SELECT `+methodColumns+`
 		FROM   enrolment_method m JOIN scope s ON s.id = m.scope
 		WHERE  s.path = $1 AND m.name = $2 AND m.ended_at IS NULL`, scope.String(), name)

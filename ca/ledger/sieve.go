@@ -113,7 +113,7 @@ func (l *Ledger) CloseEpochs(ctx context.Context, now time.Time) (n int, err err
 
 // closed returns, for each week that has been closed, when the last certificate of each profile ends.
 func (l *Ledger) closed(ctx context.Context) (map[leaf]map[string]time.Time, error) {
-	rows, err := l.db.Query(ctx, `
+	rows, err := l.db.Query(postgres.AsOwner(ctx), `
 		SELECT epoch, ends
 		FROM   closed_epoch
 		WHERE  site = $1`, int16(l.site))
@@ -224,7 +224,7 @@ func sieveIn(ctx context.Context, tx pgx.Tx, v leaf, n int64) (sieve, error) {
 
 // sifted leaves out the weeks that cannot hold a mark.
 func (l *Ledger) sifted(ctx context.Context, leaves []leaf, mark int64) ([]leaf, error) {
-	rows, err := l.db.Query(ctx, `
+	rows, err := l.db.Query(postgres.AsOwner(ctx), `
 		SELECT c.site, c.epoch, b.bits
 		FROM   closed_epoch c
 		JOIN   closed_epoch_block b ON b.site = c.site AND b.epoch = c.epoch AND b.block = ($1::bigint >> (32 - c.level))`, sieveOf(mark))

@@ -93,8 +93,18 @@ func (c *call) serve(m *mounted) {
 		c.fail(err)
 		return
 	}
+	c.behindWall()
 	if err := m.Handler.serve(c); err != nil {
 		c.fail(err)
+	}
+}
+
+// behindWall gives the handler a context that says whose data it sees.
+func (c *call) behindWall() {
+	if wall := c.server.wall; wall != nil {
+		c.whole = wall(c.whole, c.who, c.r.URL.Path)
+		ctx := wall(c.r.Context(), c.who, c.r.URL.Path)
+		c.r = c.r.WithContext(ctx)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 // A Config says what a Server is. The zero value of a bound is the default beside it.
@@ -22,6 +24,7 @@ type Config struct {
 	Level   slog.Level // of the line each request leaves; a 500 leaves an error
 	Metrics *Metrics
 	Now     func() time.Time
+	Wall    Wall // nil: a request's context is left as it is
 
 	MaxBody        int64         // of a request, octets: 128 KiB
 	MaxHeader      int           // of a request's header, octets: 16 KiB
@@ -33,6 +36,10 @@ type Config struct {
 	IdleTimeout    time.Duration // between requests: 2 min
 	Recheck        time.Duration // how often it is asked whether the caller of a stream is still admitted: 5 s
 }
+
+// A Wall says, once it is known who asks, whose data the request sees: in the context that its handler gets. Path is the
+// request's.
+type Wall func(ctx context.Context, who identity.Caller, path string) context.Context
 
 // TLS says how a listener speaks it (RFC 8446; RFC 9325 §3.1.1).
 type TLS struct {
@@ -46,6 +53,7 @@ type Server struct {
 	log     *slog.Logger
 	level   slog.Level
 	clients *Clients
+	wall    Wall
 	metrics *Metrics
 	strays  *observers
 	router  *echo.Echo
@@ -74,7 +82,7 @@ func NewServer(cfg Config, doors ...Door) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		name: cfg.Name, log: cfg.Log, level: cfg.Level, clients: cfg.Clients, metrics: cfg.Metrics,
+		name: cfg.Name, log: cfg.Log, level: cfg.Level, clients: cfg.Clients, wall: cfg.Wall, metrics: cfg.Metrics,
 		maxBody: cfg.MaxBody, timeout: cfg.HandlerTimeout, conns: newConnections(cfg.MaxConnections), recheck: cfg.Recheck, now: cfg.Now,
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())

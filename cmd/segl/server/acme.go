@@ -30,7 +30,7 @@ func (s *Server) openACME(context.Context) error {
 	if err != nil {
 		return err
 	}
-	side := &acmeSide{store: store.New(s.db, s.now)}
+	side := &acmeSide{store: store.New(s.walled, s.now)}
 	side.limits = limits.Over(side.store.Ferry(), s.db, s.now, s.cfg.limited(acme.LimitsDefined()))
 	side.server, err = acme.New(acme.Config{
 		Site: byte(s.cfg.Site), Store: side.store, Issuer: s.ca, Scopes: s.scopes, NoScope: tenancy.ErrNotFound, //nolint:gosec // checked

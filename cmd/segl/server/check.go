@@ -17,6 +17,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
@@ -51,7 +52,7 @@ func (s *Server) openChecker() {
 		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // a scrape has no context
 			defer cancel()
-			at, found, err := s.findings(ctx)
+			at, found, err := s.findings(postgres.AsOwner(ctx))
 			if err != nil {
 				return -1
 			}

@@ -11,10 +11,12 @@ import (
 
 	caapi "codeberg.org/dataverket/segl/ca/api"
 	"codeberg.org/dataverket/segl/ca/crl"
+	"codeberg.org/dataverket/segl/ca/ledger"
 	"codeberg.org/dataverket/segl/ca/ocsp"
 	sealapi "codeberg.org/dataverket/segl/ca/seal/api"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/internal/web"
 )
@@ -50,7 +52,7 @@ func (s *Server) openStatus(ctx context.Context) error {
 	}, func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // a scrape has no context
 		defer cancel()
-		ends, err := s.ledger.ListsEnd(ctx, s.now())
+		ends, err := s.ledger.ListsEnd(postgres.AsOwner(ctx), s.now())
 		if err != nil {
 			return 0
 		}
@@ -132,8 +134,13 @@ func (s *Server) others(once func(context.Context, int64) error) func(context.Co
 	}
 }
 
-// signers are the authorities as their lists' builder wants them.
+// signers are the authorities as their lists' builder wants them: those whose keys are here.
 func (s *Server) signers() []crl.Authority {
+	return slices.DeleteFunc(s.listed(), func(a crl.Authority) bool { return a.Key == nil })
+}
+
+// listed are the authorities whose lists are served: also offline roots, of which there is the whole list alone.
+func (s *Server) listed() []crl.Authority {
 	var out []crl.Authority
 	for _, a := range s.ca.Authorities() {
 		life := crl.LeafLife
@@ -182,6 +189,9 @@ func (s *Server) delegates(ctx context.Context) {
 func (s *Server) answerers() []ocsp.Authority {
 	var out []ocsp.Authority
 	for _, a := range s.ca.Authorities() {
+		if a.Offline() {
+			continue // nobody answers for it: what it certified names no responder
+		}
 		out = append(out, ocsp.Authority{ID: a.ID, Name: a.Name, Certificate: a.Certificate})
 	}
 	return out
@@ -200,7 +210,9 @@ func (s *Server) probeLists(ctx context.Context) error {
 }
 
 func (s *Server) publicDoors() []web.Door {
-	lists := crl.NewServer(s.status.lists)
+	served := s.status.lists
+	served.Authorities, served.Shards = s.listed, ledger.Offline{Shards: s.ledger}
+	lists := crl.NewServer(served)
 	bundle := func(ctx context.Context) (caapi.Bundle, error) { return lists.Bundle(ctx) }
 	return []web.Door{caapi.Public(caapi.PublicConfig{CA: s.ca, Lists: lists, OCSP: s.status.responder, Bundle: bundle, Tokens: s.tokenKeys, Below: below()}), sealapi.Public(s.sealDoor())}
 }
