@@ -57,7 +57,7 @@ func (a *CA) again(req Request, had Record) (Certificate, error) {
 		return Certificate{}, ErrInProgress
 	}
 	c, err := a.certificate(had)
-	if err == nil && (c.Key != req.CSR.KeyID || c.Profile != req.Profile || string(had.Origin.Digest) != string(req.Origin.Digest)) {
+	if err == nil && (c.Scope != req.Scope || c.Key != req.CSR.KeyID || c.Profile != req.Profile || string(had.Origin.Digest) != string(req.Origin.Digest)) {
 		return Certificate{}, fmt.Errorf("%w: it has certificate %s", ErrConflict, c.Serial)
 	}
 	return c, err
@@ -115,8 +115,11 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err := p.key(req.CSR); err != nil {
 		return plan{}, err
 	}
-	auth, err := set.signing(p.Purpose)
+	auth, err := set.signing(p.Purpose, req.Scope)
 	if err != nil {
+		return plan{}, err
+	}
+	if err := auth.permits(names); err != nil {
 		return plan{}, err
 	}
 	t, err := auth.template(p)

@@ -83,7 +83,7 @@ func newRig(t testing.TB) *rig {
 	r.operator = r.serve(t, "operator", host, metrics, func(url string) []web.Door {
 		return []web.Door{
 			api.Operator(api.Config{CA: r.CA, URL: url, Below: below(), Facts: r.Ledger, Feed: r.feed, Serials: r.Ledger}),
-			scopesapi.Operator(r.Scopes, below()),
+			scopesapi.Operator(scopesapi.Config{Scopes: r.Scopes, Below: below()}),
 		}
 	})
 	r.people(t)

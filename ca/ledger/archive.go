@@ -126,7 +126,7 @@ func (l *Ledger) head(ctx context.Context, tx pgx.Tx, e uid.Epoch, now time.Time
 	h := archiveHead{Format: archiveFormat, Site: int(l.site), Epoch: e, From: e.Start(), To: e.End(), At: now.UTC()}
 	err := tx.QueryRow(ctx, `
 		SELECT (SELECT max(version_id) FROM goose_db_version WHERE is_applied),
-		       coalesce((SELECT jsonb_object_agg(id, path) FROM scope), '{}'),
+		       coalesce((SELECT jsonb_object_agg(id, coalesce(born, path)) FROM scope), '{}'),
 		       coalesce((SELECT jsonb_object_agg(id, name) FROM authority), '{}'),
 		       coalesce((SELECT checkpoint FROM seal_head), ''),
 		       coalesce((SELECT encode(edge, 'hex') FROM seal_head), '')`).

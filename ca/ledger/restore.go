@@ -123,7 +123,7 @@ func rowOf(line []byte) (row archiveRow, ok bool) {
 func (l *Ledger) ofThis(ctx context.Context, head archiveHead) error {
 	var scopes, authorities map[string]string
 	err := l.db.QueryRow(ctx, `
-		SELECT coalesce((SELECT jsonb_object_agg(id, path) FROM scope), '{}'),
+		SELECT coalesce((SELECT jsonb_object_agg(id, coalesce(born, path)) FROM scope), '{}'),
 		       coalesce((SELECT jsonb_object_agg(id, name) FROM authority), '{}')`).Scan(&scopes, &authorities)
 	if err != nil {
 		return err

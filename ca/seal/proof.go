@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -114,6 +115,8 @@ type Prover struct {
 	Log   Log
 	// Quorum is how many witnesses a checkpoint must have before anybody is shown it.
 	Quorum int
+	// Living reports whether a scope is the one that it was at a time: a deleted tenant's name may be another's since. Nil: it is.
+	Living func(s identity.Scope, at time.Time) bool
 }
 
 // Checkpoint returns the newest checkpoint to be shown, and the tree it is of. ErrNotFound: there is none yet.
@@ -153,11 +156,14 @@ func (p *Prover) Tile(ctx context.Context, level int, n int64, width int) ([]byt
 }
 
 // covers reports whether who may read a fact: its scope is who's or below.
-func covers(who identity.Caller, r Row) bool {
+func (p *Prover) covers(who identity.Caller, r Row) bool {
 	if r.Scope == nil {
 		return access.May(who, access.ReadFacts, identity.Platform)
 	}
 	scope, err := identity.ParseScope(*r.Scope)
+	if err == nil && p.Living != nil && !p.Living(scope, r.At) { // it was another's who is gone
+		scope = identity.Platform
+	}
 	return err == nil && access.May(who, access.ReadFacts, scope)
 }
 
@@ -187,7 +193,7 @@ func (p *Prover) Bundle(ctx context.Context, who identity.Caller, n int64, width
 	}
 	var out []byte
 	for _, r := range rows[:width] {
-		if !covers(who, r) {
+		if !p.covers(who, r) {
 			return nil, ErrNotFound
 		}
 		leaf := Leaf(r)
@@ -202,7 +208,7 @@ func (p *Prover) Bundle(ctx context.Context, who identity.Caller, n int64, width
 // ErrNotSealed: it does, and its fact is not in that tree yet.
 func (p *Prover) Prove(ctx context.Context, who identity.Caller, serial cert.Serial) (Proof, error) {
 	row, tile, err := p.Store.Issuing(ctx, serial)
-	if err == nil && who.Serial != serial && !covers(who, row) {
+	if err == nil && who.Serial != serial && !p.covers(who, row) {
 		err = ErrNotFound
 	}
 	if err != nil {

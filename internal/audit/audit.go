@@ -28,10 +28,14 @@ const (
 	ScopeChanged   = "scope.change"
 	ScopeSuspended = "scope.suspend"
 	ScopeResumed   = "scope.resume"
+	ScopeDeleting  = "scope.delete"
+	ScopeDeleted   = "scope.gone" // all of it was ended, and its name is free
 	AuthorityMade  = "authority.create"
 
 	Admit              = "caller.admit" // only ever refused
 	AuthorityActivated = "authority.activate"
+	ListImported       = "authority.list"
+	RootVouched        = "authority.vouch"
 	AuthorityRetired   = "authority.retire"
 	IncidentMade       = "incident.create"
 	IncidentCancelled  = "incident.cancel"

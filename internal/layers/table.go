@@ -102,7 +102,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 		"internal/tenancy": {
 			Plumbing,
-			[]string{"internal/access", "internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
+			[]string{"internal/access", "internal/cert", "internal/identity", "internal/policy", "internal/audit", "internal/postgres"},
 			[]string{pgx},
 		},
 
@@ -157,7 +157,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 		"ca/api": {
 			Door,
 			[]string{
-				"ca", "ca/incident", "ca/crl", "ca/ocsp", "internal/access", "internal/audit", "internal/cert", "internal/feed", "internal/identity", "internal/policy",
+				"ca", "kms", "ca/lint", "ca/incident", "ca/crl", "ca/ocsp", "internal/access", "internal/audit", "internal/cert", "internal/feed", "internal/identity", "internal/policy",
 				"internal/uid", "internal/web",
 			},
 			[]string{echo},
@@ -191,11 +191,11 @@ func Table() map[string]Row { //nolint:funlen // a table
 		},
 		"internal/tenancy/api": {
 			Door,
-			[]string{"internal/identity", "internal/policy", "internal/tenancy", "internal/web"},
+			[]string{"internal/access", "internal/identity", "internal/policy", "internal/tenancy", "internal/web"},
 			nil,
 		},
 
-		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
+		"cmd/segl": {Wiring, []string{Anything}, []string{"github.com/spf13/cobra", "golang.org/x/oauth2", "go.yaml.in/yaml/v3", "golang.org/x/crypto/ssh"}},
 		"internal/agent": {
 			Wiring,
 			[]string{"ca/api", "cmd/segl/chain", "cmd/segl/client", "cmd/segl/keypair", "internal/cert", "internal/identity"},
@@ -208,6 +208,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 			[]string{"cmd/segl/chain", "cmd/segl/client", "cmd/segl/keypair", "internal/postgres", "internal/web", "migrations"},
 			[]string{"golang.org/x/crypto/ocsp"},
 		},
+		"cmd/segl/login":     {Wiring, []string{"cmd/segl/keypair"}, []string{"github.com/coreos/go-oidc/v3", "golang.org/x/oauth2"}},
 		"cmd/segl/keypair":   {Wiring, []string{"internal/cert"}, nil},
 		"cmd/segl/rootkey":   {Wiring, []string{"kms", "kms/stepkms"}, []string{"filippo.io/age"}},
 		"cmd/segl/output":    {Wiring, nil, []string{"go.yaml.in/yaml/v3"}},

@@ -45,6 +45,9 @@ func (r *Registry) AllSuspended() []identity.Scope {
 // Suspend ends issuance and renewal in s and everything below it, at every door, from the moment that it returns; what was
 // issued stays valid, and its status is served. ErrUnchanged: it is suspended already. ErrNotFound.
 func (r *Registry) Suspend(ctx context.Context, who identity.Caller, s identity.Scope, why string) (Scope, error) {
+	if err := r.suspendable(ctx, who, s, audit.ScopeSuspended); err != nil {
+		return Scope{}, err
+	}
 	if s.IsPlatform() {
 		return Scope{}, &policy.Refusal{What: "suspending platform", Rule: "the platform serves every tenant", Remedy: "suspend tenants, or stop the service"}
 	}
@@ -58,10 +61,13 @@ func (r *Registry) Suspend(ctx context.Context, who identity.Caller, s identity.
 
 // Resume lets s issue again, as far as no scope above it is suspended. ErrUnchanged: it was not suspended. ErrNotFound.
 func (r *Registry) Resume(ctx context.Context, who identity.Caller, s identity.Scope, why string) (Scope, error) {
+	if err := r.suspendable(ctx, who, s, audit.ScopeResumed); err != nil {
+		return Scope{}, err
+	}
 	return r.suspension(ctx, s, audit.Fact{At: r.now(), Who: who, Scope: s, What: audit.ScopeResumed, Subject: s.String(), Why: why}, `
 		UPDATE scope
 		SET    suspended_at = NULL
-		WHERE  path = $10 AND suspended_at IS NOT NULL
+		WHERE  path = $10 AND suspended_at IS NOT NULL AND deleting_at IS NULL
 		RETURNING path`, s.String())
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
@@ -42,13 +43,52 @@ type Scope struct {
 	CreatedAt time.Time
 	// SuspendedAt is since when nothing is issued in it and below it, or zero.
 	SuspendedAt time.Time
+	// DeletingAt is since when it, or the tenant that it is of, is being deleted, and DeletedAt since when it is; zero: not.
+	DeletingAt, DeletedAt time.Time
+}
+
+// A State is where a scope is in its life: active, suspended (by itself or with one above it), deleting, or deleted.
+type State string
+
+// The states.
+const (
+	Active    State = "active"
+	Suspended State = "suspended"
+	Deleting  State = "deleting"
+	Deleted   State = "deleted"
+)
+
+// State computes where a scope is.
+func (r *Registry) State(s identity.Scope) State {
+	all := r.all.Load()
+	top := s
+	for up, ok := top.Parent(); ok; up, ok = top.Parent() {
+		top = up
+	}
+	_, suspended := all.suspended[s]
+	switch {
+	case !all.scopes[top].DeletedAt.IsZero():
+		return Deleted
+	case !all.scopes[top].DeletingAt.IsZero():
+		return Deleting
+	case suspended:
+		return Suspended
+	}
+	return Active
+}
+
+// Living reports whether s is there and was at the time at: what is older than the scope of a name is another's.
+func (r *Registry) Living(s identity.Scope, at time.Time) bool {
+	v, ok := r.all.Load().scopes[s]
+	return ok && v.DeletedAt.IsZero() && !at.Before(v.CreatedAt.Add(-time.Minute))
 }
 
 // A Registry holds all scopes.
 type Registry struct {
-	db  *postgres.DB
-	now func() time.Time
-	all atomic.Pointer[snapshot]
+	db    *postgres.DB
+	now   func() time.Time
+	all   atomic.Pointer[snapshot]
+	guard access.Guard // before the platform's rights are widened; nil: nobody has to agree
 
 	mu     sync.Mutex // guards below
 	begun  uint64     // counts readings
@@ -94,7 +134,7 @@ func (r *Registry) Reload(ctx context.Context) error {
 func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 	next := &snapshot{scopes: map[identity.Scope]Scope{}, ids: map[identity.Scope]int32{}, under: map[identity.Scope][]int32{}, chains: map[identity.Scope]policy.Chain{}, suspended: map[identity.Scope]identity.Scope{}}
 	rows, err := r.db.Query(ctx, `
-		SELECT id, path, dns, ip, spiffe, created_at, suspended_at
+		SELECT id, path, dns, ip, spiffe, created_at, suspended_at, deleting_at, deleted_at
 		FROM   scope
 		ORDER  BY path`)
 	if err != nil {
@@ -106,6 +146,8 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 		DNS, IP, SPIFFE []string
 		CreatedAt       time.Time
 		SuspendedAt     *time.Time
+		DeletingAt      *time.Time
+		DeletedAt       *time.Time
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
@@ -126,13 +168,23 @@ func (r *Registry) read(ctx context.Context) (*snapshot, error) {
 			above = next.chains[parent]
 		}
 		next.chains[s] = append(above[:len(above):len(above)], compiled)
-		next.scopes[s] = next.stored(Scope{Scope: s, Rights: rights, CreatedAt: v.CreatedAt.UTC()}, v.SuspendedAt)
-		next.order, next.ids[s] = append(next.order, s), v.ID
+		stored := Scope{Scope: s, Rights: rights, CreatedAt: v.CreatedAt.UTC(), DeletingAt: orZero(v.DeletingAt), DeletedAt: orZero(v.DeletedAt)}
+		next.scopes[s], next.ids[s] = next.stored(stored, v.SuspendedAt), v.ID
+		if v.DeletedAt == nil {
+			next.order = append(next.order, s)
+		}
 		for up, ok := s, true; ok; up, ok = up.Parent() {
 			next.under[up] = append(next.under[up], v.ID)
 		}
 	}
 	return next, nil
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // Chain returns the compiled rights of s and everything above it; ErrNotFound; or a *policy.Refusal where it, or one above
@@ -173,16 +225,18 @@ func (r *Registry) Children(s identity.Scope) []Scope {
 
 // Create makes a scope with the given rights. ErrExists, ErrNoParent.
 func (r *Registry) Create(ctx context.Context, who identity.Caller, s identity.Scope, rights policy.Rights) (Scope, error) {
-	if _, err := policy.Compile(s, rights); err != nil {
-		return Scope{}, &policy.Refusal{What: "the rights of " + s.String(), Rule: "the form of name rights", Remedy: err.Error()}
+	now := r.now()
+	f := audit.Fact{At: now, Who: who, Scope: s, What: audit.ScopeCreated, Subject: s.String(), Why: describe(rights)}
+	if err := r.creatable(ctx, who, s, rights); err != nil {
+		f.Why = ""
+		return Scope{}, r.refused(ctx, f, err)
 	}
 	var parent *string
 	if p, ok := s.Parent(); ok {
 		path := p.String()
 		parent = &path
 	}
-	now := r.now()
-	err := r.change(ctx, audit.Fact{At: now, Who: who, Scope: s, What: audit.ScopeCreated, Subject: s.String(), Why: describe(rights)}, `
+	err := r.change(ctx, f, `
 		INSERT INTO scope (path, parent, tenant, project, environment, dns, ip, spiffe, created_at)
 		VALUES ($1, $2, nullif($3, ''), nullif($4, ''), nullif($5, ''), $6, $7, $8, $9)`,
 		s.String(), parent, s.Tenant(), s.Project(), s.Environment(), rights.DNS, rights.IP, rights.SPIFFE, now)
@@ -200,13 +254,15 @@ func (r *Registry) Create(ctx context.Context, who identity.Caller, s identity.S
 
 // SetRights replaces the rights of a scope. ErrNotFound.
 func (r *Registry) SetRights(ctx context.Context, who identity.Caller, s identity.Scope, rights policy.Rights) (Scope, error) {
-	if _, err := policy.Compile(s, rights); err != nil {
-		return Scope{}, &policy.Refusal{What: "the rights of " + s.String(), Rule: "the form of name rights", Remedy: err.Error()}
+	f := audit.Fact{At: r.now(), Who: who, Scope: s, What: audit.ScopeChanged, Subject: s.String(), Why: describe(rights)}
+	if err := r.changeable(who, s, rights); err != nil {
+		f.Why = ""
+		return Scope{}, r.refused(ctx, f, err)
 	}
-	if _, err := r.Scope(s); err != nil {
+	if err := r.widening(ctx, who, s, rights); err != nil {
 		return Scope{}, err
 	}
-	err := r.change(ctx, audit.Fact{At: r.now(), Who: who, Scope: s, What: audit.ScopeChanged, Subject: s.String(), Why: describe(rights)}, `
+	err := r.change(ctx, f, `
 		UPDATE scope
 		SET    dns = $2, ip = $3, spiffe = $4
 		WHERE  path = $1`,

@@ -74,7 +74,7 @@ func (r reader) named(ctx context.Context, scopes, authorities []int32) (scope, 
 	defer r.words.mu.Unlock()
 	if !hasAll(r.words.scopes, scopes) {
 		if r.words.scopes, err = r.list(ctx, `
-			SELECT id, path
+			SELECT id, coalesce(born, path)
 			FROM   scope`); err != nil {
 			return nil, nil, err
 		}

@@ -6,6 +6,7 @@ import (
 
 	caapi "codeberg.org/dataverket/segl/ca/api"
 	sealapi "codeberg.org/dataverket/segl/ca/seal/api"
+	leaseapi "codeberg.org/dataverket/segl/credentials/api"
 	accessapi "codeberg.org/dataverket/segl/internal/access/api"
 	limitapi "codeberg.org/dataverket/segl/internal/limit/api"
 	"codeberg.org/dataverket/segl/internal/postgres"
@@ -34,13 +35,13 @@ func (s *Server) openDoors() (doors, error) {
 	}
 	var d doors
 	var err error
-	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)), s.loginDoor(), sealapi.Service(s.sealDoor()), accessapi.Service(s.accessDoor()))
+	d.service, err = described("service", s.cfg.URLs.Service, caapi.Service(config(s.cfg.URLs.Service)), s.loginDoor(), sealapi.Service(s.sealDoor()), accessapi.Service(s.accessDoor()), leaseapi.Service(s.leases.office, below()))
 	if err != nil {
 		return d, err
 	}
 	d.service = append(d.service, s.oauth.door, s.acme.service)
-	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), s.loginDoor(), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(s.scopes, below()),
-		s.acme.office, limitapi.Operator(s.acme.limits, below()), accessapi.Operator(s.accessDoor()))
+	d.operator, err = described("operator", s.cfg.URLs.Operator, caapi.Operator(config(s.cfg.URLs.Operator)), s.loginDoor(), sealapi.Operator(s.sealDoor()), tenancyapi.Operator(tenancyapi.Config{Scopes: s.scopes, Deleter: s.deletions, Walk: s.walk, Below: below()}),
+		s.acme.office, limitapi.Operator(s.acme.limits, below()), accessapi.Operator(s.accessDoor()), leaseapi.Operator(s.leases.office, below()))
 	if err != nil {
 		return d, err
 	}

@@ -24,6 +24,7 @@ func (s *Server) openLever(context.Context) error {
 		Name: "incidents", Every: 5 * time.Second, Wake: s.incidents,
 		Once: func(ctx context.Context, _ int64) error { return s.desk.RunOnce(ctx) },
 	})
+	s.openDeletions()
 	return nil
 }
 

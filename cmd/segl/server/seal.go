@@ -136,7 +136,7 @@ func (s *Server) openSeal(ctx context.Context) error {
 		return err
 	}
 	p.sealer = &seal.Sealer{Store: p.store, Log: p.log, Now: s.now}
-	p.prover = &seal.Prover{Store: p.store, Log: p.log, Quorum: s.cfg.Ledger.Quorum}
+	p.prover = &seal.Prover{Store: p.store, Log: p.log, Quorum: s.cfg.Ledger.Quorum, Living: s.scopes.Living}
 	s.seals = p
 	if err := s.openWitnesses(ctx); err != nil {
 		return err

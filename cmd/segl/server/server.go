@@ -55,6 +55,7 @@ type Server struct {
 	ledger    *ledger.Ledger
 	scopes    *tenancy.Registry
 	access    *accessstore.Registry
+	deletions *tenancy.Deleter
 	keyring   kms.Keyring
 	apart     *breakglass.Guard // nil: no emergency CA is named
 	provider  *stepkms.Provider // nil: the keyring keeps its keys itself
@@ -78,6 +79,7 @@ type Server struct {
 	duties    []duty.Duty
 	revoked   chan struct{} // wakes the CRL duty
 
+	leases    *leasing
 	desk      *incident.Desk
 	incidents chan struct{} // wakes the duty that carries them out
 	changed   chan struct{} // wakes who reads the authorities
@@ -103,7 +105,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = web.NewMetrics(s.registry)
 	for _, step := range []func(context.Context) error{
-		s.openDatabase, s.openWall, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openOIDC, s.openTokens, s.openCertificates,
+		s.openDatabase, s.openWall, s.openListeners, s.openLedger, s.openFeed, s.openKeys, s.openSeal, s.openCA, s.openStatus, s.openLever, s.openACME, s.openOIDC, s.openTokens, s.openLeases, s.openCertificates,
 	} {
 		if err := step(ctx); err != nil {
 			s.Close()
@@ -235,8 +237,12 @@ func (s *Server) openCA(ctx context.Context) error {
 	if err := s.openJudge(); err != nil {
 		return err
 	}
-	var err error
+	policies, err := s.cfg.Authorities.policies()
+	if err != nil {
+		return err
+	}
 	s.ca, err = ca.New(ca.Config{
+		Policies: policies,
 		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Guard: s.access.Guard, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Admitted: s.admitted, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
@@ -246,6 +252,7 @@ func (s *Server) openCA(ctx context.Context) error {
 		return err
 	}
 	s.standing = ca.NewStanding(observed, s.now)
+	s.addRotation()
 	s.trust()
 	s.duties = append(s.duties,
 		duty.Duty{Name: "recover", Every: 5 * time.Second, Once: func(ctx context.Context, _ int64) error {
@@ -298,6 +305,7 @@ func (s *Server) Run(ctx context.Context, ready func(Addresses) error) error {
 	background.Go(func() { s.feed.Run(ctx) })
 	s.acme.run(ctx, &background)
 	s.oauth.run(ctx, s, &background)
+	background.Go(func() { s.leases.watch(ctx, s.registry, s.now) })
 
 	all, err := s.servers()
 	if err != nil {
@@ -347,6 +355,7 @@ func (s *Server) hear(ctx context.Context) {
 				}
 				s.endedAll(payload)
 			case tenancy.Channel:
+				wake(s.leases.wake) // perhaps a suspension
 				s.reloadScopes(ctx)
 				s.oauth.server.Moved()
 			case tokenstore.Channel:
@@ -379,6 +388,9 @@ func (s *Server) endedAll(payload string) {
 func (s *Server) ended(serial cert.Serial) {
 	s.standing.Drop(serial)
 	s.status.drop(serial)
+	if s.leases != nil {
+		s.leases.office.Hear(serial)
+	}
 	if s.oauth != nil {
 		s.oauth.server.End(serial)
 		wake(s.oauth.wake)
@@ -393,6 +405,7 @@ func (s *Server) ended(serial cert.Serial) {
 }
 
 func (s *Server) reloadScopes(ctx context.Context) {
+	s.ledger.ForgetScopes()
 	if err := errors.Join(s.scopes.Reload(ctx), s.access.Reload(ctx)); err != nil && ctx.Err() == nil {
 		s.log.Error("scopes not reloaded", "err", err)
 	}
@@ -416,6 +429,11 @@ func (s *Server) Close() {
 	}
 	if s.ledger != nil {
 		s.ledger.Close()
+	}
+	if s.leases != nil {
+		for _, closed := range s.leases.close {
+			closed()
+		}
 	}
 	if s.provider != nil {
 		s.provider.Close() //nolint:errcheck // nothing of it is needed any more

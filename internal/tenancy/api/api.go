@@ -10,24 +10,37 @@ import (
 	"net/http"
 	"sort"
 
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/internal/web"
 )
 
-type door struct{ scopes *tenancy.Registry }
+type door struct {
+	scopes  *tenancy.Registry
+	deleter *tenancy.Deleter
+	walk    tenancy.Walker
+}
 
-// Operator returns the door of the operator listener. below are the problems of what scopes stand on.
-func Operator(scopes *tenancy.Registry, below web.Table) web.Door {
-	d := &door{scopes}
+// Config is what the door stands on.
+type Config struct {
+	Scopes  *tenancy.Registry
+	Deleter *tenancy.Deleter
+	Walk    tenancy.Walker // shows certificates to who wants to know what a change would do
+	Below   web.Table      // problems of what it stands on
+}
+
+// Operator returns the door of the operator listener.
+func Operator(c Config) web.Door {
+	d := &door{c.Scopes, c.Deleter, c.Walk}
 	table := web.Table{
 		{Err: tenancy.ErrExists, Status: http.StatusConflict, Name: "scope-exists", Title: "The scope exists", Remedy: "change its rights instead, or choose another name"},
 		{Err: tenancy.ErrNoParent, Status: http.StatusConflict, Name: "no-parent", Title: "The scope above does not exist", Remedy: "create that first"},
 		{Err: tenancy.ErrUnchanged, Status: http.StatusConflict, Name: "unchanged", Title: "The scope is suspended already, or was not", Remedy: "nothing is left to do"},
 		{Err: tenancy.ErrNotFound, Status: http.StatusNotFound, Name: "not-found", Title: "There is no such scope"},
 	}
-	return web.Door{Table: append(table, below...), Routes: d.routes()}
+	return web.Door{Table: append(table, c.Below...), Routes: d.routes()}
 }
 
 // A level is one kind of scope: where its collection is, and where one of them.
@@ -46,16 +59,19 @@ func (d *door) routes() []web.Route {
 	out := []web.Route{
 		d.get("showPlatform", "/v1/platform", "The platform's own scope", web.JSON(d.show)),
 		d.put("setRightsOfPlatform", "/v1/platform/rights", "Replace the name rights of the platform's own scope"),
+		d.preview("Platform", "/v1/platform"),
 	}
+	out = append(out, d.deletionRoutes()...)
 	for _, l := range levels {
 		out = append(
 			out,
 			d.get("list"+l.name+"s", l.many, "The "+l.one+"s, by name", web.JSON(d.list)),
 			web.Route{
-				Method: http.MethodPost, Path: l.many, ID: "create" + l.name, Access: web.Operator, Status: http.StatusCreated,
+				Method: http.MethodPost, Path: l.many, ID: "create" + l.name, Access: web.Operator, Asks: access.ChangeScopes, Anywhere: true, Status: http.StatusCreated,
 				Summary: "Create a scope: " + l.one, Handler: web.JSON(d.create),
 			},
 			d.get("show"+l.name, l.item, "One "+l.one, web.JSON(d.show)),
+			d.preview(l.name, l.item),
 			d.put("setRightsOf"+l.name, l.item+"/rights", "Replace the name rights of a scope: "+l.one),
 			d.post("suspend"+l.name, l.item+":suspend", "Stop issuing in a scope and below it: "+l.one, web.JSON(d.suspend)),
 			d.post("resume"+l.name, l.item+":resume", "Issue again in a scope: "+l.one, web.JSON(d.resume)),
@@ -65,15 +81,22 @@ func (d *door) routes() []web.Route {
 }
 
 func (d *door) get(id, path, summary string, h web.Handler) web.Route {
-	return web.Route{Method: http.MethodGet, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: h}
+	return web.Route{Method: http.MethodGet, Path: path, ID: id, Access: web.Operator, Asks: access.ReadScopes, Summary: summary, Handler: h}
 }
 
 func (d *door) put(id, path, summary string) web.Route {
-	return web.Route{Method: http.MethodPut, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: web.JSON(d.setRights)}
+	return web.Route{Method: http.MethodPut, Path: path, ID: id, Access: web.Operator, Asks: access.ChangeScopes, Anywhere: true, Summary: summary, Handler: web.JSON(d.setRights)}
+}
+
+func (d *door) preview(name, path string) web.Route {
+	return web.Route{
+		Method: http.MethodPost, Path: path + "/rights:preview", ID: "previewRightsOf" + name, Access: web.Operator, Asks: access.ChangeScopes, Anywhere: true,
+		Summary: "Which live certificates would not be renewed if a scope had these name rights", Handler: web.JSON(d.previewRights),
+	}
 }
 
 func (d *door) post(id, path, summary string, h web.Handler) web.Route {
-	return web.Route{Method: http.MethodPost, Path: path, ID: id, Access: web.Operator, Summary: summary, Handler: h}
+	return web.Route{Method: http.MethodPost, Path: path, ID: id, Access: web.Operator, Asks: access.Suspend, Anywhere: true, Summary: summary, Handler: h}
 }
 
 // Rights are the names a scope may bear. What is absent is left to the scopes above; an empty list allows nothing.
@@ -87,6 +110,7 @@ type Rights struct {
 type Scope struct {
 	Scope     string   `json:"scope" required:"true" description:"Its path, as in demo/shop/dev."`
 	Name      string   `json:"name" required:"true"`
+	State     string   `json:"state" required:"true" description:"active, suspended, deleting or deleted."`
 	Rights    Declared `json:"rights" required:"true"`
 	CreatedAt web.Time `json:"created_at" required:"true"`
 	// SuspendedAt and SuspendedBy are there while nothing is issued in the scope.
@@ -112,7 +136,7 @@ func (d *door) wire(s tenancy.Scope) Scope {
 		name = s.Scope.Project()
 	}
 	out := Scope{
-		Scope: s.Scope.String(), Name: name, CreatedAt: web.Time{Time: s.CreatedAt},
+		Scope: s.Scope.String(), Name: name, State: string(d.scopes.State(s.Scope)), CreatedAt: web.Time{Time: s.CreatedAt},
 		Rights:      Declared{declared(s.Rights.DNS), declared(s.Rights.IP), declared(s.Rights.SPIFFE)},
 		SuspendedBy: d.scopes.Suspended(s.Scope).String(),
 	}
