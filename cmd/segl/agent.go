@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"codeberg.org/dataverket/segl/internal/agent"
+	keeping "codeberg.org/dataverket/segl/internal/agent"
 )
 
 // agentCommand is `segl agent`.
@@ -61,7 +61,7 @@ certificate has changed, and whatever asks segl to end. The exit code is the pro
 			if len(args) == 0 {
 				return misuse("PROGRAM is missing").hinted("use: %s", c.UseLine())
 			}
-			sig, err := agent.ParseSignal(name)
+			sig, err := keeping.ParseSignal(name)
 			if err != nil {
 				return misuse("%w", err)
 			}
@@ -69,7 +69,7 @@ certificate has changed, and whatever asks segl to end. The exit code is the pro
 			if err != nil {
 				return err
 			}
-			code, err := a.Exec(c.Context(), agent.Child{Args: args, Signal: sig, Grace: grace})
+			code, err := a.Exec(c.Context(), keeping.Child{Args: args, Signal: sig, Grace: grace})
 			if err == nil && code != 0 {
 				return &failure{code: code, err: errors.New(args[0] + " ended with that code")}
 			}
@@ -82,7 +82,7 @@ certificate has changed, and whatever asks segl to end. The exit code is the pro
 }
 
 // openAgent readies an agent, and says where its status is.
-func (p *program) openAgent(ctx context.Context, file, level string) (*agent.Agent, error) {
+func (p *program) openAgent(ctx context.Context, file, level string) (*keeping.Agent, error) {
 	cfg, err := loadAgent(file)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (p *program) openAgent(ctx context.Context, file, level string) (*agent.Age
 	if err != nil {
 		return nil, err
 	}
-	a, err := agent.New(cfg, p.now, log)
+	a, err := keeping.New(cfg, p.now, log)
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +103,11 @@ func (p *program) openAgent(ctx context.Context, file, level string) (*agent.Age
 }
 
 // loadAgent reads a configuration. What is wrong inside it is a finding.
-func loadAgent(file string) (agent.Config, error) {
+func loadAgent(file string) (keeping.Config, error) {
 	if file == "" {
-		return agent.Config{}, misuse("--config is missing").hinted("name the configuration file")
+		return keeping.Config{}, misuse("--config is missing").hinted("name the configuration file")
 	}
-	cfg, err := agent.Load(file)
+	cfg, err := keeping.Load(file)
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return cfg, err
 	}

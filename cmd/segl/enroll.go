@@ -17,10 +17,10 @@ import (
 
 // An enrolment is what `segl enroll` was asked.
 type enrolment struct {
-	token, out string
-	names      []string
-	key        keypair.Type
-	force      bool
+	token, out, method string
+	names              []string
+	key                keypair.Type
+	force              bool
 }
 
 // enroll is `segl enroll`.
@@ -30,18 +30,20 @@ func (p *program) enroll() *cobra.Command {
 		Use: "enroll --token TOKEN --out PREFIX", Short: "Trade a one-time token for a workload's first certificate", Args: exactly(),
 		Long: `Makes a key, trades the token for a certificate of the workload that the token is for,
 and writes PREFIX.pem and PREFIX-key.pem. No identity is needed. A token is good once;
-after a lost answer the same command gets the same certificate.`,
+after a lost answer the same command gets the same certificate. With --method the token
+is a proof of another kind, such as a service account's, and is good once as well.`,
 		Example: `  segl enroll token --scope demo/shop/dev --workload billing >token
   segl enroll --token - --out billing <token`,
 		RunE: func(c *cobra.Command, _ []string) error { return p.useToken(c.Context(), e) },
 	})))
 	f := c.Flags()
 	f.StringVar(&e.token, "token", "", "trade `TOKEN`; - reads it from stdin, where other users of this machine do not see it")
+	f.StringVar(&e.method, "method", "", "trade a proof that method `SCOPE:NAME` takes; TOKEN is the proof")
 	f.StringVar(&e.out, "out", "", "write `PREFIX`.pem and PREFIX-key.pem")
 	f.StringSliceVarP(&e.names, "name", "n", nil, "have host `NAME` besides, one of those that the token allows; may be repeated")
 	keyType(c, &e.key)
 	f.BoolVar(&e.force, "force", false, "replace a key that is not of the certificate beside it")
-	c.AddCommand(p.enrollToken())
+	c.AddCommand(p.enrollToken(), p.enrollMethod())
 	return c
 }
 
@@ -88,7 +90,7 @@ func (p *program) useToken(ctx context.Context, e enrolment) error {
 	var out api.Certificate
 	err = remote.Do(ctx, client.Request{
 		Method: http.MethodPost, Path: "/v1/certificates:enroll", Idempotent: true, // the same token and key get the same certificate
-		Body: api.EnrollRequest{Token: e.token, CSR: string(csr)},
+		Body: api.EnrollRequest{Token: e.token, Method: e.method, CSR: string(csr)},
 	}, &out)
 	return p.install(files, key, out, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/keypair"
+	"codeberg.org/dataverket/segl/cmd/segl/login"
 	"codeberg.org/dataverket/segl/internal/identity"
 )
 
@@ -87,12 +89,9 @@ func (p *program) dial(who party) (*client.Client, error) {
 	if p.remote.as != "" && who != nobody {
 		who = p.remote.as
 	}
-	base, variable, flag := p.or(p.remote.url, "SEGL_URL"), "SEGL_URL", "--url"
-	if who == operator {
-		base, variable, flag = p.or(p.remote.operatorURL, "SEGL_OPERATOR_URL"), "SEGL_OPERATOR_URL", "--operator-url"
-	}
-	if base == "" {
-		return nil, misuse("there is no URL of the %s listener", listener(who)).hinted("give %s or set %s", flag, variable)
+	base, err := p.base(who)
+	if err != nil {
+		return nil, err
 	}
 	roots, err := p.roots()
 	if err != nil {
@@ -100,17 +99,51 @@ func (p *program) dial(who party) (*client.Client, error) {
 	}
 	config := client.Config{URL: base, Roots: roots, UserAgent: agent(), Now: p.now}
 	if who != nobody {
-		pair, err := p.identity(who)
-		if err != nil {
+		if err := p.authenticate(&config, who); err != nil {
 			return nil, err
 		}
-		config.Certificate = &pair
 	}
 	c, err := client.New(config)
 	if err != nil {
 		return nil, misuse("%w", err)
 	}
 	return c, nil
+}
+
+// base returns where the listener for who is.
+func (p *program) base(who party) (string, error) {
+	base, variable, flag := p.or(p.remote.url, "SEGL_URL"), "SEGL_URL", "--url"
+	if who == operator {
+		base, variable, flag = p.or(p.remote.operatorURL, "SEGL_OPERATOR_URL"), "SEGL_OPERATOR_URL", "--operator-url"
+	}
+	if base == "" {
+		return "", misuse("there is no URL of the %s listener", listener(who)).hinted("give %s or set %s", flag, variable)
+	}
+	return base, nil
+}
+
+// authenticate gives a client the certificate of who or, where none is named and a person is logged in there, their token.
+func (p *program) authenticate(config *client.Config, who party) error {
+	if files := p.identityFiles(who); files.Chain == "" && files.Key == "" {
+		store, err := p.logins()
+		if err == nil && store.Has(config.URL) {
+			service := config.URL
+			config.Token = func(ctx context.Context) (string, error) {
+				token, err := store.Token(ctx, service)
+				if errors.Is(err, login.ErrNone) {
+					return "", &failure{code: exitDenied, err: err, hint: "segl login"}
+				}
+				return token, err
+			}
+			return nil
+		}
+	}
+	pair, err := p.identity(who)
+	if err != nil {
+		return err
+	}
+	config.Certificate = &pair
+	return nil
 }
 
 func listener(who party) string {
@@ -153,7 +186,7 @@ func (p *program) identity(who party) (tls.Certificate, error) {
 		if who == operator {
 			prefix, variable = "--operator-", "SEGL_OPERATOR_"
 		}
-		return tls.Certificate{}, misuse("there is no %s identity to show", who).hinted("give %scert and %skey, or set %sCERT and %sKEY", prefix, prefix, variable, variable)
+		return tls.Certificate{}, misuse("there is no %s identity to show", who).hinted("give %scert and %skey, or set %sCERT and %sKEY; or segl login", prefix, prefix, variable, variable)
 	}
 	return files.Load()
 }

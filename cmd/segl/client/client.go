@@ -29,8 +29,10 @@ type Config struct {
 	URL         string           // base URL
 	Roots       *x509.CertPool   // for https; nobody else is trusted
 	Certificate *tls.Certificate // shown when the server asks; nil: none
-	UserAgent   string
-	Now         func() time.Time // judges the server's certificate; nil: the machine's clock
+	// Token returns the access token that is sent in place of a certificate; it is asked for each request. Nil: none.
+	Token     func(context.Context) (string, error)
+	UserAgent string
+	Now       func() time.Time // judges the server's certificate; nil: the machine's clock
 	// Wait waits before asking again; nil: by the machine's clock.
 	Wait func(context.Context, time.Duration) error
 }
@@ -47,6 +49,7 @@ type Client struct {
 	base  *url.URL
 	http  *http.Client
 	agent string
+	token func(context.Context) (string, error)
 	wait  func(context.Context, time.Duration) error
 }
 
@@ -55,6 +58,9 @@ func New(c Config) (*Client, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.RawQuery != "" || base.User != nil {
 		return nil, fmt.Errorf("url %.200q: want https://host:port, or http:// for the public and private listeners", c.URL)
+	}
+	if c.Token != nil && base.Scheme != "https" { // RFC 6750 §5.3
+		return nil, fmt.Errorf("url %.200q: an access token is sent over https alone", c.URL)
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.Roots, Time: c.Now}
 	if t.RootCAs == nil {
@@ -68,7 +74,7 @@ func New(c Config) (*Client, error) {
 		c.Wait = wait
 	}
 	return &Client{
-		base: base, agent: c.UserAgent, wait: c.Wait,
+		base: base, agent: c.UserAgent, token: c.Token, wait: c.Wait,
 		http: &http.Client{
 			Transport: &http.Transport{
 				TLSClientConfig: t, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: attemptTime,
@@ -194,6 +200,13 @@ func (c *Client) request(ctx context.Context, r Request) (*http.Request, error) 
 	}
 	if r.Key != "" {
 		req.Header.Set("Idempotency-Key", r.Key)
+	}
+	if c.token != nil {
+		token, err := c.token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token) // RFC 6750 §2.1
 	}
 	if c.agent != "" {
 		req.Header.Set("User-Agent", c.agent)
