@@ -2,14 +2,18 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/tbs"
 	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/kms"
 )
@@ -19,9 +23,10 @@ type Authority struct {
 	ID          int
 	Name        string
 	Purpose     Purpose
+	Scope       identity.Scope // for whom it signs: that scope and below; the platform is everybody who has none nearer
 	Site        byte
 	Certificate *x509.Certificate
-	Key         kms.Key
+	Key         kms.Key // nil: an offline root's, which is nowhere here
 	State       AuthorityState
 	Since       time.Time // when it came to be in that state
 
@@ -30,6 +35,7 @@ type Authority struct {
 	chain     [][]byte // this certificate and those above it, without the root
 	root      []byte   // the anchor above them
 	parent    *Authority
+	crosses   [][]byte // by which other roots vouch for this one: each certificate, then that root
 }
 
 // Parent returns the authority above a, or nil for a root.
@@ -38,8 +44,11 @@ func (a *Authority) Parent() *Authority { return a.parent }
 // Serial returns the serial of a's own certificate in the ledger; false for a root, which has none there.
 func (a *Authority) Serial() (cert.Serial, bool) {
 	s, err := cert.SerialFromInt(a.Certificate.SerialNumber)
-	return s, err == nil && a.parent != nil
+	return s, err == nil && a.parent != nil && a.parent.Key != nil
 }
+
+// Offline reports whether a is a root whose key is nowhere here: what it signs and lists is made in a ceremony.
+func (a *Authority) Offline() bool { return a.Key == nil }
 
 // authorities are all that are loaded, with the profiles that they sign: whoever holds a set has both as they were at one time. The
 // set is never changed, only replaced.
@@ -51,12 +60,16 @@ type authorities struct {
 	keyring  kms.Keyring // they were loaded from
 }
 
-// signing returns the authority that is active for a purpose: the database lets there be one.
-func (s *authorities) signing(p Purpose) (*Authority, error) {
+// signing returns the authority that is active for a purpose in a scope, the nearest one's: the database lets there be one for each.
+func (s *authorities) signing(p Purpose, in identity.Scope) (*Authority, error) {
+	var best *Authority
 	for _, a := range s.all {
-		if a.Purpose == p && a.State == Active {
-			return a, nil
+		if a.Purpose == p && a.State == Active && (a.Scope.IsPlatform() || a.Scope.Contains(in)) && (best == nil || depthOf(a.Scope) > depthOf(best.Scope)) {
+			best = a
 		}
+	}
+	if best != nil {
+		return best, nil
 	}
 	return nil, fmt.Errorf("%w: no authority for %s is active: prepare one and activate it", ErrUnavailable, p)
 }
@@ -131,6 +144,9 @@ func (a *CA) Load(ctx context.Context, keyring kms.Keyring) error {
 		set.all = append(set.all, auth)
 		set.byID[auth.ID], set.byName[auth.Name] = auth, auth
 	}
+	if err := a.vouched(ctx, set); err != nil {
+		return err
+	}
 	a.lint(set)
 	a.authorities.Store(set)
 	return nil
@@ -144,19 +160,21 @@ func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, ab
 	if err != nil {
 		return nil, fmt.Errorf("reading its certificate: %w", err)
 	}
-	key, err := keyring.Key(ctx, row.Key)
-	if err != nil {
-		return nil, fmt.Errorf("loading key %s: %w", row.Key, err)
+	var key kms.Key // of an offline root: none
+	if row.Key != "" {
+		if key, err = keyring.Key(ctx, row.Key); err != nil {
+			return nil, fmt.Errorf("loading key %s: %w", row.Key, err)
+		}
+		if !equal(x.PublicKey, key.Public()) {
+			return nil, errors.New("its key is not its certificate's")
+		}
 	}
-	if same, ok := x.PublicKey.(interface{ Equal(x any) bool }); ok && !same.Equal(key.Public()) {
-		return nil, errors.New("its key is not its certificate's")
-	}
-	alg, err := kms.SignatureAlgorithmOf(key.Public())
+	alg, err := kms.SignatureAlgorithmOf(x.PublicKey)
 	if err != nil {
 		return nil, err
 	}
 	auth := &Authority{
-		ID: row.ID, Name: row.Name, Purpose: row.Purpose, Site: row.Site, Certificate: x, Key: key, algorithm: alg, parent: above.byID[row.Parent],
+		ID: row.ID, Name: row.Name, Purpose: row.Purpose, Scope: row.Scope, Site: row.Site, Certificate: x, Key: key, algorithm: alg, parent: above.byID[row.Parent],
 	}
 	if auth.parent != nil {
 		auth.chain, auth.root = append([][]byte{x.Raw}, auth.parent.chain...), auth.parent.root
@@ -171,4 +189,64 @@ func (a *CA) load(ctx context.Context, keyring kms.Keyring, row AuthorityRow, ab
 	}
 	auth.templates = &templates{auth: auth, url: a.PublicURL, made: map[shape]*tbs.Template{}}
 	return auth, nil
+}
+
+func equal(a, b any) bool {
+	k, ok := a.(interface{ Equal(x crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// vouched gives each root the certificates by which others vouch for it, as long as those are good.
+func (a *CA) vouched(ctx context.Context, set *authorities) error {
+	rows, err := a.Ledger.Crosses(ctx)
+	if err != nil {
+		return fmt.Errorf("reading which roots vouch for others: %w", err)
+	}
+	for _, row := range rows {
+		root, by := set.byID[row.Authority], set.byID[row.Issuer]
+		x, err := x509.ParseCertificate(row.Certificate)
+		if err != nil || root == nil || by == nil {
+			return fmt.Errorf("reading which roots vouch for others: a certificate for authority %d cannot be read", row.Authority)
+		}
+		if by.State == Retired || x.NotAfter.Before(a.Now()) {
+			continue
+		}
+		root.crosses = append(root.crosses, row.Certificate, by.Certificate.Raw)
+	}
+	for _, auth := range set.all { // parents come first
+		if auth.parent != nil {
+			auth.crosses = auth.parent.crosses
+		}
+	}
+	return nil
+}
+
+// permits refuses names that an authority's own constraints leave out: a chain with them would be no good.
+func (a *Authority) permits(names []cert.Name) error {
+	x := a.Certificate
+	if !x.PermittedDNSDomainsCritical {
+		return nil
+	}
+	for _, n := range names {
+		ok := false
+		switch n.Kind() {
+		case cert.DNS:
+			ok = slices.ContainsFunc(x.PermittedDNSDomains, func(d string) bool { return within(n.Value(), d) })
+		case cert.URI:
+			id, err := identity.ParseID(n.Value())
+			ok = err == nil && slices.Contains(x.PermittedURIDomains, id.Domain())
+		case cert.IP:
+			ok = slices.ContainsFunc(x.PermittedIPRanges, func(r *net.IPNet) bool { return r.Contains(n.Addr().AsSlice()) })
+		}
+		if !ok {
+			return &policy.Refusal{What: n.String(), Rule: "the name constraints of authority " + a.Name, Remedy: "ask an operator: the next authority can be given wider ones"}
+		}
+	}
+	return nil
+}
+
+// within reports whether a DNS name, or what a wildcard stands for, is d or below it.
+func within(name, d string) bool {
+	name = strings.TrimPrefix(name, "*.")
+	return name == d || strings.HasSuffix(name, "."+d)
 }

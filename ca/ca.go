@@ -23,6 +23,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -72,6 +73,8 @@ type Config struct {
 	// Fence returns why nothing may be issued now, or nil. The listeners' own certificates and OCSP responders are issued
 	// nevertheless: status goes on. Nil: there is none.
 	Fence func() error
+	// Policies are what certificates of a purpose claim (RFC 5280 §4.2.1.4), from the authorities made from now on. Nil: nothing.
+	Policies map[Purpose][]x509.OID
 	// Published waits a while for a prepared authority to be ready to sign, as for its lists, and returns why it is not. Nil: it
 	// always is.
 	Published func(ctx context.Context, a *Authority) error

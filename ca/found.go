@@ -16,6 +16,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/kms"
 )
 
@@ -43,13 +44,13 @@ func (a *CA) Found(ctx context.Context, keyring kms.Keyring) error {
 func (a *CA) found(ctx context.Context, keyring kms.Keyring, p Purpose) error {
 	now := a.Now()
 	row := AuthorityRow{Name: fmt.Sprintf("%s-%d-1", p, a.Site), Purpose: p, Site: a.Site, CreatedAt: now, ActivatedAt: now}
-	return a.establish(ctx, identity.System("found"), keyring, row)
+	return a.establish(ctx, identity.System("found"), keyring, row, Preparation{})
 }
 
 // establish makes an authority's key, its certificate, and its row. It may be repeated after a crash half-way.
-func (a *CA) establish(ctx context.Context, who identity.Caller, keyring kms.Keyring, row AuthorityRow) error {
+func (a *CA) establish(ctx context.Context, who identity.Caller, keyring kms.Keyring, row AuthorityRow, ask Preparation) error {
 	row.Key = row.Name
-	key, err := kms.Ensure(ctx, keyring, row.Key, kms.P256)
+	key, err := kms.Ensure(ctx, keyring, row.Key, ask.algorithm())
 	if err != nil {
 		return fmt.Errorf("making its key: %w", err)
 	}
@@ -64,7 +65,7 @@ func (a *CA) establish(ctx context.Context, who identity.Caller, keyring kms.Key
 	if row.Purpose == Root {
 		row.Certificate, err = a.selfSign(ctx, key, subject)
 	} else {
-		row.Certificate, row.Parent, err = a.certify(ctx, who, key.Public(), subject)
+		row.Certificate, row.Parent, err = a.certify(ctx, who, key.Public(), tbs.Spec{Subject: subject, Permitted: ask.Permitted, Policies: a.Policies[row.Purpose]})
 	}
 	if err != nil {
 		return err
@@ -105,16 +106,21 @@ func (a *CA) selfSign(ctx context.Context, key kms.Key, subject []byte) ([]byte,
 }
 
 // certify takes a subordinate authority through the cycle, under the root.
-func (a *CA) certify(ctx context.Context, who identity.Caller, pub crypto.PublicKey, subject []byte) (der []byte, parent int, err error) {
-	root, err := a.authorities.Load().signing(Root)
+func (a *CA) certify(ctx context.Context, who identity.Caller, pub crypto.PublicKey, spec tbs.Spec) (der []byte, parent int, err error) {
+	root, err := a.authorities.Load().signing(Root, identity.Platform)
 	if err != nil {
 		return nil, 0, err
 	}
-	t, err := tbs.Compile(tbs.Spec{
-		Usage: subordinate.usage, Issuer: root.Certificate, Subject: subject, PathLen: 0,
-		Purposes: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		CRLs:     a.PublicURL + "/crl/" + root.Name + "/", OCSP: a.PublicURL + "/ocsp", Issuers: a.PublicURL + "/issuers/" + root.Name + ".cer",
-	})
+	if root.Offline() {
+		return nil, 0, &policy.Refusal{
+			What: "certifying an authority here", Rule: "root " + root.Name + " is offline",
+			Remedy: "segl ca request, segl ca sign where the root's key is, and segl ca import",
+		}
+	}
+	spec.Usage, spec.Issuer, spec.PathLen = subordinate.usage, root.Certificate, 0
+	spec.Purposes = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	spec.CRLs, spec.OCSP, spec.Issuers = a.PublicURL+"/crl/"+root.Name+"/", a.PublicURL+"/ocsp", a.PublicURL+"/issuers/"+root.Name+".cer"
+	t, err := tbs.Compile(spec)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -136,7 +142,7 @@ func (a *CA) authorityValues(p *Profile, pub crypto.PublicKey) (tbs.Values, erro
 	v := tbs.Values{Serial: cert.NewSerial(a.Site, now), NotBefore: now.Add(-authorityBackdate), SPKI: spki}
 	v.NotAfter = v.NotBefore.Add(p.Default - time.Second)
 	if p == subordinate { // made in the same minute as its root, it must not outlive it either way
-		root, err := a.authorities.Load().signing(Root)
+		root, err := a.authorities.Load().signing(Root, identity.Platform)
 		if err != nil {
 			return tbs.Values{}, err
 		}

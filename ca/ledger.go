@@ -138,6 +138,12 @@ type Ledger interface {
 	AddProfile(ctx context.Context, r ProfileRow, f audit.Fact) error
 	// Profiles returns every change of a profile, in the order of their revisions.
 	Profiles(ctx context.Context) ([]ProfileRow, error)
+	// AddCross records that a root vouches for another, and AddList a list of an offline root. Repeating changes nothing. ErrConflict:
+	// a list of a number as great is there.
+	AddCross(ctx context.Context, c CrossRow, f audit.Fact) error
+	AddList(ctx context.Context, l ListRow, f audit.Fact) error
+	// Crosses returns every certificate by which a root vouches for another.
+	Crosses(ctx context.Context) ([]CrossRow, error)
 	// Activate records v. ErrConflict: it is not prepared, or another was activated at the same time.
 	Activate(ctx context.Context, v Activation) error
 	// Retire records v. ErrConflict: it signs, or it is retired already.
@@ -159,13 +165,30 @@ type AuthorityRow struct {
 	Name        string
 	Purpose     Purpose
 	Site        byte
-	Parent      int // zero for a root
+	Scope       identity.Scope // for whom it signs; the platform is everybody
+	Parent      int            // zero for a root
 	Certificate []byte
-	Key         string // name of its key in the KMS
+	Key         string // name of its key in the KMS; empty for an offline root
 	CreatedAt   time.Time
 	ActivatedAt time.Time // zero while it is prepared
 	RetiringAt  time.Time // zero until another signs in its place
 	RetiredAt   time.Time // zero until nothing that it signed is valid
+}
+
+// A CrossRow is a certificate of one root's name and key that another has signed.
+type CrossRow struct {
+	Authority, Issuer int
+	Certificate       []byte
+	At                time.Time
+}
+
+// A ListRow is a list of an offline root.
+type ListRow struct {
+	Authority              int
+	Number                 int64
+	DER                    []byte
+	ThisUpdate, NextUpdate time.Time
+	At                     time.Time
 }
 
 // An Activation lets a prepared authority sign, and the one that signed for its purpose retire.

@@ -98,7 +98,7 @@ func (a *CA) certificate(rec Record) (Certificate, error) {
 	return Certificate{
 		Serial: rec.Serial, Scope: rec.Scope, Profile: rec.Profile, Authority: auth.Name, NotBefore: x.NotBefore, NotAfter: x.NotAfter,
 		Names: namesOf(x), Role: x.Subject.CommonName, Key: sha256.Sum256(x.RawSubjectPublicKeyInfo), IssuedAt: rec.At,
-		DER: der, Chain: auth.chain, Root: auth.root, Origin: rec.Origin.ID, Revoked: rec.Revoked,
+		DER: der, Chain: auth.chain, Root: auth.root, Crosses: auth.crosses, Origin: rec.Origin.ID, Revoked: rec.Revoked,
 	}, nil
 }
 
@@ -132,6 +132,6 @@ func (a *CA) fresh(pl plan, v tbs.Values, in Intent, done Completion) (Certifica
 	}
 	return Certificate{
 		Serial: in.Serial, Scope: in.Scope, Profile: in.Profile, Authority: pl.authority.Name, NotBefore: v.NotBefore.UTC(), NotAfter: v.NotAfter.UTC(),
-		Names: pl.names, Role: pl.role, Key: in.Key, IssuedAt: done.At.Truncate(time.Microsecond), DER: der, Chain: pl.authority.chain, Root: pl.authority.root, Origin: in.Origin.ID,
+		Names: pl.names, Role: pl.role, Key: in.Key, IssuedAt: done.At.Truncate(time.Microsecond), DER: der, Chain: pl.authority.chain, Root: pl.authority.root, Crosses: pl.authority.crosses, Origin: in.Origin.ID,
 	}, nil
 }

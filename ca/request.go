@@ -65,6 +65,7 @@ type Certificate struct {
 	DER       []byte
 	Chain     [][]byte // the authorities above it, nearest first, without the root
 	Root      []byte   // the anchor above Chain
+	Crosses   [][]byte // by which other roots vouch for Root: each certificate, then that root
 	Origin    uid.UID  // why it exists, or zero
 	// Revoked is nil while the certificate stands.
 	Revoked *Revoked
@@ -92,5 +93,9 @@ func (c Certificate) Chains() [][][]byte {
 	if len(c.Root) == 0 {
 		return [][][]byte{c.Chain}
 	}
-	return [][][]byte{c.Chain, append(append([][]byte{}, c.Chain...), c.Root)}
+	chains := [][][]byte{c.Chain, append(append([][]byte{}, c.Chain...), c.Root)}
+	for i := 0; i+1 < len(c.Crosses); i += 2 { // for whoever trusts only the root that vouches
+		chains = append(chains, append(append([][]byte{}, c.Chain...), c.Crosses[i]))
+	}
+	return chains
 }

@@ -7,15 +7,18 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca/incident"
+	"codeberg.org/dataverket/segl/ca/lint"
 	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
+	"codeberg.org/dataverket/segl/kms"
 )
 
 // An AuthorityState is where an authority is in its life.
@@ -77,6 +80,33 @@ var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // Prepare makes an authority that is published and does not sign yet. An empty name gives it the next number of its purpose.
 // Asking again for the same gives the same. It takes access.ChangeAuthorities at the platform to prepare, activate, retire and revoke.
 func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name string) (*Authority, error) {
+	return a.PrepareFor(ctx, who, Preparation{Purpose: p, Name: name})
+}
+
+// A Preparation asks for an authority.
+type Preparation struct {
+	Purpose Purpose
+	Name    string // empty: the next of its purpose
+	// Scope is for whom it signs, that scope and below; zero is everybody. A tenant's own is constrained to Permitted, which it must
+	// have: whoever trusts this root trusts it for no name more.
+	Scope     identity.Scope
+	Algorithm kms.Algorithm // of its key; empty is P256
+	Permitted *lint.Permitted
+}
+
+func (p Preparation) algorithm() kms.Algorithm {
+	if p.Algorithm == "" {
+		return kms.P256
+	}
+	return p.Algorithm
+}
+
+// own reports whether it is to be a tenant's own.
+func (p Preparation) own() bool { return !p.Scope.IsZero() && !p.Scope.IsPlatform() }
+
+// PrepareFor is Prepare with more to say.
+func (a *CA) PrepareFor(ctx context.Context, who identity.Caller, ask Preparation) (*Authority, error) {
+	p, name := ask.Purpose, ask.Name
 	fact := audit.Fact{At: a.Now(), Who: who, Scope: identity.Platform, What: audit.AuthorityMade, Subject: name}
 	set := a.authorities.Load()
 	if name == "" {
@@ -86,8 +116,14 @@ func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name s
 	if err := preparable(who, p, name); err != nil {
 		return nil, a.refuse(ctx, fact, err.Rule, err)
 	}
+	if err := a.bounded(ctx, &ask); err != nil {
+		if r, ok := errors.AsType[*policy.Refusal](err); ok {
+			return nil, a.refuse(ctx, fact, r.Rule, err)
+		}
+		return nil, err
+	}
 	if had, ok := set.byName[name]; ok {
-		if had.Purpose != p || had.State != Prepared {
+		if had.Purpose != p || had.State != Prepared || ask.own() != !had.Scope.IsPlatform() || ask.own() && had.Scope != ask.Scope {
 			return nil, a.refuse(ctx, fact, "a name is one authority", fmt.Errorf("%w: authority %s is there, for %s, and is %s", ErrConflict, name, had.Purpose, had.State))
 		}
 		return had, nil
@@ -97,14 +133,48 @@ func (a *CA) Prepare(ctx context.Context, who identity.Caller, p Purpose, name s
 			return nil, fmt.Errorf("preparing authority %s: %w: %w", name, ErrFenced, why)
 		}
 	}
-	row := AuthorityRow{Name: name, Purpose: p, Site: a.Site, CreatedAt: fact.At}
-	if err := a.establish(ctx, who, set.keyring, row); err != nil {
+	row := AuthorityRow{Name: name, Purpose: p, Scope: ask.Scope, Site: a.Site, CreatedAt: fact.At}
+	if err := a.establish(ctx, who, set.keyring, row, ask); err != nil {
 		return nil, fmt.Errorf("preparing authority %s: %w", name, err)
 	}
 	if err := a.Reload(ctx); err != nil {
 		return nil, err
 	}
 	return a.Authority(name)
+}
+
+// bounded refuses a tenant's authority without bounds, and bounds without a tenant.
+func (a *CA) bounded(ctx context.Context, ask *Preparation) error {
+	refuse := func(what, remedy string) error {
+		return &policy.Refusal{What: what, Rule: "a tenant's own authority is constrained (RFC 5280 §4.2.1.10)", Remedy: remedy}
+	}
+	if _, err := kms.ParseAlgorithm(string(ask.Algorithm)); err != nil {
+		return &policy.Refusal{What: "that kind of key", Rule: "the list of algorithms", Remedy: fmt.Sprintf("choose one of %v", kms.Algorithms())}
+	}
+	switch {
+	case !ask.own() && ask.Permitted == nil:
+		return nil
+	case !ask.own():
+		return refuse("constraints of everybody's authority", "name the scope")
+	case ask.Purpose == Root:
+		return refuse("a root of "+ask.Scope.String(), "roots are everybody's: prepare servers, workloads or databases for it")
+	case ask.Permitted == nil || len(ask.Permitted.DNS)+len(ask.Permitted.IP)+len(ask.Permitted.URI) == 0:
+		return refuse("an authority of "+ask.Scope.String()+" for any name", "say which names it may certify")
+	}
+	for _, d := range ask.Permitted.DNS {
+		if n, err := cert.ParseDNS(d); err != nil || n.Value() != d || strings.HasPrefix(d, "*") {
+			return refuse(fmt.Sprintf("the name %.80q", d), "give a name; it stands for those below it too")
+		}
+	}
+	for _, u := range ask.Permitted.URI {
+		if u != a.TrustDomain {
+			return refuse(fmt.Sprintf("identities of %.80q", u), "identities here are of "+a.TrustDomain)
+		}
+	}
+	if _, err := a.Scopes.Chain(ctx, ask.Scope); err != nil {
+		return fmt.Errorf("finding %s: %w", ask.Scope, err)
+	}
+	return nil
 }
 
 // agreed asks whether a second operator has to confirm something about an authority, and did.

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/ca/lint"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/web"
+	"codeberg.org/dataverket/segl/kms"
 )
 
 // authorities are the routes of an authority's life.
@@ -22,6 +27,10 @@ func (d *door) authorities() []web.Route {
 		{Method: http.MethodGet, Path: many, ID: "listAuthorities", Access: web.Operator, Summary: "The authorities, parents first", Handler: web.JSON(d.listAuthorities)},
 		{Method: http.MethodGet, Path: one, ID: "showAuthority", Access: web.Operator, Summary: "One authority", Handler: web.JSON(d.showAuthority)},
 		post(many, "prepareAuthority", "Make an authority that is published and does not sign yet", http.StatusCreated, web.JSON(d.prepare)),
+		post(many+":request", "requestAuthority", "Make the key of an authority that an offline root is to certify, and its request", 0, web.JSON(d.requestAuthority)),
+		post(many+":import", "importAuthority", "Take in an offline root, or an authority that one certified", http.StatusCreated, web.JSON(d.importAuthority)),
+		post(many+":import-cross", "importCrossCertificate", "Take in a certificate by which one root vouches for another", 0, web.JSON(d.importCross)),
+		post(one+":import-list", "importList", "Take in the next list of an offline root", 0, web.JSON(d.importList)),
 		post(one+":activate", "activateAuthority", "Have a prepared authority sign; the one that did retires, and what it signed is renewed", 0, web.JSON(d.activate)),
 		post(one+":retire", "retireAuthority", "End an authority none of whose certificates is valid", 0, web.JSON(d.retire)),
 		post(one+":revoke", "revokeAuthority", "Revoke everything that an authority signed, and its own certificate, for ever", 0, web.JSON(d.revokeAuthority)),
@@ -35,6 +44,8 @@ type Authority struct {
 	State       string   `json:"state" required:"true" enum:"prepared,active,retiring,retired,revoked"`
 	Since       web.Time `json:"since" required:"true" description:"When it came to be so."`
 	Parent      string   `json:"parent,omitempty"`
+	Scope       string   `json:"scope,omitempty" description:"For whom it signs, that scope and below; everybody if absent."`
+	Offline     bool     `json:"offline,omitempty" description:"Its key is nowhere here: what it signs comes from a ceremony."`
 	NotBefore   web.Time `json:"not_before" required:"true"`
 	NotAfter    web.Time `json:"not_after" required:"true"`
 	Certificate string   `json:"certificate" required:"true" description:"PEM."`
@@ -49,6 +60,10 @@ func wireAuthority(a *ca.Authority) Authority {
 		Name: a.Name, Purpose: string(a.Purpose), State: string(a.State), Since: web.Time{Time: a.Since},
 		NotBefore: web.Time{Time: a.Certificate.NotBefore}, NotAfter: web.Time{Time: a.Certificate.NotAfter}, Certificate: b.String(),
 	}
+	if !a.Scope.IsPlatform() {
+		out.Scope = a.Scope.String()
+	}
+	out.Offline = a.Offline()
 	if p := a.Parent(); p != nil {
 		out.Parent = p.Name
 	}
@@ -107,10 +122,50 @@ func (d *door) showAuthority(_ context.Context, _ identity.Caller, in ShowAuthor
 type PrepareRequest struct {
 	Purpose string `json:"purpose" required:"true" description:"What it is for: root, servers, workloads or databases."`
 	Name    string `json:"name,omitempty" maxLength:"63" description:"The next number of its purpose if absent. Asking again for the same name gives the same."`
+	Preparing
+}
+
+// Preparing is what else may be said of an authority that is to be made.
+type Preparing struct {
+	Scope     string     `json:"scope,omitempty" description:"For whom it signs, that scope and below; everybody if absent."`
+	Algorithm string     `json:"algorithm,omitempty" description:"Its kind of key: p256, p384, ed25519, rsa2048, rsa3072 or rsa4096; p256 if absent."`
+	Permitted *Permitted `json:"permitted,omitempty" description:"Required with a scope: the only names that stand below it."`
+}
+
+// Permitted are the name constraints of an authority (RFC 5280 §4.2.1.10). A kind that is left out is shut.
+type Permitted struct {
+	DNS []string `json:"dns,omitempty" maxItems:"100" description:"Names, each with those below it."`
+	IP  []string `json:"ip,omitempty" maxItems:"100" description:"Ranges, as in 10.0.0.0/8."`
+	URI []string `json:"uri,omitempty" maxItems:"100" description:"Trust domains of SPIFFE IDs."`
+}
+
+func (in Preparing) preparation(purpose, name string) (p ca.Preparation, err error) {
+	p = ca.Preparation{Purpose: ca.Purpose(purpose), Name: name, Algorithm: kms.Algorithm(in.Algorithm)}
+	if in.Scope != "" {
+		if p.Scope, err = identity.ParseScope(in.Scope); err != nil {
+			return p, &policy.Refusal{What: "that scope", Rule: "the form of scopes", Remedy: err.Error()}
+		}
+	}
+	if in.Permitted == nil {
+		return p, nil
+	}
+	p.Permitted = &lint.Permitted{DNS: in.Permitted.DNS, URI: in.Permitted.URI}
+	for _, s := range in.Permitted.IP {
+		r, err := netip.ParsePrefix(s)
+		if err != nil {
+			return p, &policy.Refusal{What: fmt.Sprintf("the range %.50q", s), Rule: "the form of ranges", Remedy: "give an address and a length, as in 10.0.0.0/8"}
+		}
+		p.Permitted.IP = append(p.Permitted.IP, r.Masked())
+	}
+	return p, nil
 }
 
 func (d *door) prepare(ctx context.Context, who identity.Caller, in PrepareRequest) (Authority, error) {
-	return wired(d.CA.Prepare(ctx, who, ca.Purpose(in.Purpose), in.Name))
+	ask, err := in.preparation(in.Purpose, in.Name)
+	if err != nil {
+		return Authority{}, err
+	}
+	return wired(d.CA.PrepareFor(ctx, who, ask))
 }
 
 // ActivateRequest names an authority that is prepared.

@@ -217,18 +217,3 @@ func (r *Room) List(ctx context.Context, root *x509.Certificate, last *x509.Revo
 	r.Script.Note("signed list", "", HashOf("list", der))
 	return der, nil
 }
-
-// Request is an authority's request for a certificate of its name and key, as an online service makes it.
-func Request(ctx context.Context, key kms.Key, domain, name string) ([]byte, error) {
-	algorithm, err := kms.SignatureAlgorithmOf(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: domain + " " + name}, SignatureAlgorithm: algorithm.X509,
-	}, kms.Signer(ctx, key))
-	if err != nil {
-		return nil, fmt.Errorf("making the request of %s: %w", name, err)
-	}
-	return der, nil
-}

@@ -24,14 +24,25 @@ func (l *Ledger) AddAuthority(ctx context.Context, a ca.AuthorityRow, f audit.Fa
 		parent = &a.Parent
 	}
 	err := l.recorded(ctx, f, `
-		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at, activated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt, moment(a.ActivatedAt))
+		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at, activated_at, scope)
+		SELECT $1, $2, $3, $4, $5, nullif($6, ''), $7, $8, s.id
+		FROM   (SELECT) AS always
+		LEFT   JOIN scope s ON s.path = $9 AND $9 <> 'platform'
+		WHERE  s.id IS NOT NULL OR $9 = 'platform'`,
+		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt, moment(a.ActivatedAt), scopeOf(a.Scope))
 	switch postgres.Violated(err) {
 	case "authority_name_once", "authority_key_once", "authority_active_once":
 		return ca.ErrConflict
 	}
 	return err
+}
+
+// scopeOf is the path of the scope that an authority is of.
+func scopeOf(s identity.Scope) string {
+	if s.IsZero() {
+		return identity.Platform.String()
+	}
+	return s.String()
 }
 
 // recorded runs a statement and notes its fact in one transaction and one round trip.
@@ -50,9 +61,11 @@ func (l *Ledger) recorded(ctx context.Context, f audit.Fact, sql string, args ..
 // Authorities implements ca.Ledger.
 func (l *Ledger) Authorities(ctx context.Context) ([]ca.AuthorityRow, error) {
 	rows, err := l.db.Query(ctx, `
-		SELECT id, name, purpose, site, coalesce(parent, 0), certificate, key, created_at, activated_at, retiring_at, retired_at
-		FROM   authority
-		ORDER  BY id`)
+		SELECT a.id, a.name, a.purpose, a.site, coalesce(a.parent, 0), a.certificate, coalesce(a.key, ''), a.created_at, a.activated_at, a.retiring_at,
+		       a.retired_at, coalesce(s.path, 'platform')
+		FROM   authority a
+		LEFT   JOIN scope s ON s.id = a.scope
+		ORDER  BY a.id`)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
@@ -32,7 +33,11 @@ func instant(t *time.Time) time.Time {
 
 func authority(r pgx.CollectableRow) (a ca.AuthorityRow, err error) {
 	var activated, retiring, retired *time.Time
-	err = r.Scan(&a.ID, &a.Name, &a.Purpose, &a.Site, &a.Parent, &a.Certificate, &a.Key, &a.CreatedAt, &activated, &retiring, &retired)
+	var scope string
+	err = r.Scan(&a.ID, &a.Name, &a.Purpose, &a.Site, &a.Parent, &a.Certificate, &a.Key, &a.CreatedAt, &activated, &retiring, &retired, &scope)
+	if err == nil {
+		a.Scope, err = identity.ParseScope(scope)
+	}
 	a.ActivatedAt, a.RetiringAt, a.RetiredAt = instant(activated), instant(retiring), instant(retired)
 	return a, err
 }
@@ -47,7 +52,7 @@ func (l *Ledger) Activate(ctx context.Context, v ca.Activation) error {
 			SET    retiring_at = $2
 			FROM   authority p
 			WHERE  p.name = $1 AND p.activated_at IS NULL AND p.retired_at IS NULL
-			AND    a.site = p.site AND a.purpose = p.purpose
+			AND    a.site = p.site AND a.purpose = p.purpose AND a.scope IS NOT DISTINCT FROM p.scope
 			AND    a.activated_at IS NOT NULL AND a.retiring_at IS NULL
 			RETURNING a.id`, v.Name, v.At).Scan(&former)
 		if err != nil && missing(err) != ca.ErrNotFound { //nolint:errorlint // what missing itself returns

@@ -17,7 +17,7 @@ import (
 func (p *program) authority() *cobra.Command {
 	return p.connects(group("ca", "Prepare, activate, retire and revoke authorities (operators)",
 		p.caList(), p.caCreate(), p.caActivate(), p.caRetire(), p.caRevoke(),
-		p.caInit(), p.caSign(), p.caCrossSign(), p.caRootList(), p.caVerifyTranscript()))
+		p.caRequest(), p.caImport(), p.caInit(), p.caSign(), p.caCrossSign(), p.caRootList(), p.caVerifyTranscript()))
 }
 
 func (p *program) caList() *cobra.Command {
@@ -36,23 +36,29 @@ func (p *program) caList() *cobra.Command {
 
 func (p *program) caCreate() *cobra.Command {
 	var name string
+	var v preparing
 	c := p.changes(p.prints(&cobra.Command{
 		Use: "create PURPOSE", Short: "Prepare an authority: it is published and does not sign yet", Args: exactly("PURPOSE"),
 		Long: `Makes a key and a certificate for root, servers, workloads or databases. The authority is
 in the bundle, has its lists and answers for its status at once; it signs once it is
-activated. A root should be in every trust store before that.`,
+activated. A root should be in every trust store before that. One with --scope signs for that
+scope alone, and its certificate says which names it may certify (--permit).`,
 		Example: "  segl ca create servers",
 		RunE: func(c *cobra.Command, args []string) error {
 			if p.plan {
 				return p.show(plan{Do: "prepare authority", Subject: join(name, "for "+args[0])})
 			}
-			body := map[string]string{"purpose": args[0]}
+			body := map[string]any{"purpose": args[0]}
 			if name != "" {
 				body["name"] = name
+			}
+			if err := v.into(body); err != nil {
+				return err
 			}
 			return p.caDo(c.Context(), client.Request{Method: http.MethodPost, Path: "/v1/authorities", Body: body})
 		},
 	}))
+	v.register(c)
 	c.Flags().StringVar(&name, "name", "", "call it `NAME` (default: the purpose, the site and a number)")
 	return c
 }

@@ -51,6 +51,8 @@ type Config struct {
 	// cross-sign or to publish what equals, chains to or shares a key with one, and needs nothing else of them. Default: none.
 	BreakGlass []breakglass.Entry `yaml:"break_glass"`
 
+	// Authorities says how long authorities sign, and what they claim. Default: for as long as they are valid, and nothing.
+	Authorities Authorities `yaml:"authorities"`
 	// Lists says which revocation lists are published.
 	Lists Lists `yaml:"lists"`
 	OCSP  OCSP  `yaml:"ocsp"`
@@ -61,6 +63,8 @@ type Config struct {
 	Epochs Epochs `yaml:"epochs"`
 
 	ACME ACME `yaml:"acme"`
+	// Leases says how logins at databases are made.
+	Leases Leases `yaml:"leases"`
 	// Tokens says how access tokens are made.
 	Tokens Tokens `yaml:"tokens"`
 
@@ -252,6 +256,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("break_glass: %w", err)
 	}
 	if err := c.ACME.check(); err != nil {
+		return err
+	}
+	if err := c.Authorities.check(); err != nil {
 		return err
 	}
 	if err := c.Epochs.check(); err != nil {

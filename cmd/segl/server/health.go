@@ -79,6 +79,9 @@ func (s *Server) probeKeys() func(context.Context) error {
 		}
 		last = nil
 		for _, a := range s.ca.Authorities() {
+			if a.Offline() {
+				continue
+			}
 			if err := kms.Prove(ctx, a.Key); err != nil {
 				last = fmt.Errorf("key of authority %s: %w", a.Name, err)
 				return last

@@ -243,7 +243,7 @@ func (s *Server) openCA(ctx context.Context) error {
 	}
 	s.ca, err = ca.New(ca.Config{
 		Policies: policies,
-		Site: byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Guard: s.access.Guard, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Admitted: s.admitted, Now: s.now, //nolint:gosec // checked
+		Site:     byte(s.cfg.Site), TrustDomain: s.cfg.TrustDomain, PublicURL: s.cfg.URLs.Public, Ledger: observed, Scopes: s.scopes, Parts: s.ledger.Parts, Fence: s.fence.Fenced, Published: s.published, Guard: s.access.Guard, Methods: s.ledger, Judge: s.judge, BreakGlass: s.apart, Admitted: s.admitted, Now: s.now, //nolint:gosec // checked
 	})
 	if err != nil {
 		return err
