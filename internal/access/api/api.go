@@ -84,8 +84,8 @@ func Service(c Config) web.Door {
 	}}}
 }
 
-// Binding is a role of an identity or a claim, at a scope and below it.
-type Binding struct {
+// RoleBinding is a role of an identity or a claim, at a scope and below it.
+type RoleBinding struct {
 	ID       int64    `json:"id" required:"true"`
 	Role     string   `json:"role" required:"true"`
 	Scope    string   `json:"scope" required:"true"`
@@ -97,8 +97,8 @@ type Binding struct {
 	MadeBy   string   `json:"made_by" required:"true"`
 }
 
-func wire(b access.Binding) Binding {
-	return Binding{
+func wire(b access.Binding) RoleBinding {
+	return RoleBinding{
 		ID: b.ID, Role: string(b.Role), Scope: b.Scope.String(), Identity: b.Subject.Identity, Issuer: b.Subject.Issuer, Claim: b.Subject.Claim,
 		Value: b.Subject.Value, MadeAt: web.Time{Time: b.MadeAt}, MadeBy: b.MadeBy,
 	}
@@ -114,9 +114,9 @@ type GrantRequest struct {
 	Value    string         `json:"value,omitempty" description:"A value that it has, alone or among others."`
 }
 
-func (d *door) grant(ctx context.Context, who identity.Caller, in GrantRequest) (Binding, error) {
-	refuse := func(err error) (Binding, error) {
-		return Binding{}, &policy.Refusal{What: "binding a role", Rule: "the form of bindings", Remedy: err.Error()}
+func (d *door) grant(ctx context.Context, who identity.Caller, in GrantRequest) (RoleBinding, error) {
+	refuse := func(err error) (RoleBinding, error) {
+		return RoleBinding{}, &policy.Refusal{What: "binding a role", Rule: "the form of bindings", Remedy: err.Error()}
 	}
 	role, err := access.ParseRole(in.Role)
 	if err != nil {
@@ -136,7 +136,7 @@ func (d *door) grant(ctx context.Context, who identity.Caller, in GrantRequest) 
 	}
 	b, err := d.Keeper.Grant(ctx, who, access.Binding{Role: role, Scope: in.Scope, Subject: s})
 	if err != nil {
-		return Binding{}, err
+		return RoleBinding{}, err
 	}
 	return wire(b), nil
 }
@@ -147,19 +147,19 @@ type ListRequest struct {
 	web.Page
 }
 
-// BindingList is a part of a list. There is more while it has a next_page_token.
-type BindingList struct {
-	Bindings      []Binding   `json:"bindings" required:"true"`
-	NextPageToken *web.Cursor `json:"next_page_token,omitempty"`
+// RoleBindingList is a part of a list. There is more while it has a next_page_token.
+type RoleBindingList struct {
+	Bindings      []RoleBinding `json:"bindings" required:"true"`
+	NextPageToken *web.Cursor   `json:"next_page_token,omitempty"`
 }
 
-func (d *door) list(_ context.Context, who identity.Caller, in ListRequest) (BindingList, error) {
+func (d *door) list(_ context.Context, who identity.Caller, in ListRequest) (RoleBindingList, error) {
 	all, err := d.Keeper.Bindings(who, in.Scope)
 	if err != nil {
-		return BindingList{}, err
+		return RoleBindingList{}, err
 	}
 	after, _ := strconv.ParseInt(string(in.Token.At()), 10, 64)
-	out := BindingList{Bindings: []Binding{}}
+	out := RoleBindingList{Bindings: []RoleBinding{}}
 	for _, b := range all {
 		if b.ID <= after {
 			continue
@@ -180,10 +180,10 @@ type EndRequest struct {
 	Why string `json:"why,omitempty" maxLength:"200" description:"For the record."`
 }
 
-func (d *door) end(ctx context.Context, who identity.Caller, in EndRequest) (Binding, error) {
+func (d *door) end(ctx context.Context, who identity.Caller, in EndRequest) (RoleBinding, error) {
 	b, err := d.Keeper.End(ctx, who, int64(in.ID), in.Why)
 	if err != nil {
-		return Binding{}, err
+		return RoleBinding{}, err
 	}
 	return wire(b), nil
 }
