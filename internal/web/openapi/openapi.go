@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"reflect"
 	"strconv"
 	"strings"
@@ -88,7 +89,10 @@ func Describe(about Info, doors ...web.Door) ([]byte, error) {
 	}, "", " ")
 }
 
-type describer struct{ schemas object }
+type describer struct {
+	schemas  object
+	packages map[string]string // whose type each name is
+}
 
 func (d *describer) operation(r web.Route) (object, error) {
 	op := object{"operationId": r.ID, "summary": r.Summary, "tags": []string{tag(r.Path)}}
@@ -247,7 +251,7 @@ func (d *describer) schema(t reflect.Type, finish func(object)) (object, error) 
 	r.AddTypeMapping(web.Time{}, timeSchema())
 	s, err := r.Reflect(reflect.New(t).Elem().Interface(),
 		jsonschema.DefinitionsPrefix(prefix), jsonschema.RootRef,
-		jsonschema.InterceptDefName(func(t reflect.Type, _ string) string { return exported(t.Name()) }),
+		jsonschema.InterceptDefName(func(t reflect.Type, _ string) string { return d.name(t) }),
 		jsonschema.InterceptNullability(func(p jsonschema.InterceptNullabilityParams) {
 			if p.OmitEmpty || p.Type.Kind() != reflect.Pointer { // our lists are never null; pointers that are always there may be
 				p.Schema.RemoveType(jsonschema.Null)
@@ -281,6 +285,22 @@ func same(a, b any) bool {
 	x, err1 := json.Marshal(a)
 	y, err2 := json.Marshal(b)
 	return err1 == nil && err2 == nil && string(x) == string(y)
+}
+
+// name is what t is called: as in Go, and, where another door has a type of that name already, with the door's domain before it.
+func (d *describer) name(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := exported(t.Name())
+	if d.packages == nil {
+		d.packages = map[string]string{}
+	}
+	if of, taken := d.packages[name]; taken && of != t.PkgPath() {
+		name = exported(path.Base(path.Dir(t.PkgPath()))) + name
+	}
+	d.packages[name] = t.PkgPath()
+	return name
 }
 
 // exported names a type as Go's exported names are, without the brackets of a generic one.
