@@ -102,7 +102,7 @@ func (l *Ledger) epoch(ctx context.Context, v leaf, keep Retention, now time.Tim
 		names[i] = t.name
 	}
 	err = l.db.QueryRow(ctx, `
-		SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0), coalesce(max(c.reltuples) FILTER (WHERE c.relname = $2), 0)::bigint
+		SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0), greatest(max(c.reltuples) FILTER (WHERE c.relname = $2), 0)::bigint
 		FROM   pg_class c
 		WHERE  c.relkind = 'r' AND c.relname = ANY ($1::text[])`, names, v.of("intent")).Scan(&e.Octets, &e.Rows)
 	if err != nil || e.State != Closed {
