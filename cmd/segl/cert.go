@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"codeberg.org/dataverket/segl/cmd/segl/chain"
 	"codeberg.org/dataverket/segl/cmd/segl/client"
 	"codeberg.org/dataverket/segl/cmd/segl/output"
+	leases "codeberg.org/dataverket/segl/credentials/api"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
@@ -98,7 +100,11 @@ func (p *program) certShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return output.One(p.out, p.form, shown{found, p.status(found.Summary)}, p.certView())
+			hangs, err := p.hanging(ctx, found)
+			if err != nil {
+				return err
+			}
+			return output.One(p.out, p.form, shown{found, p.status(found.Summary), hangs}, p.certView())
 		},
 	})
 }
@@ -168,6 +174,8 @@ func (p *program) serial(arg string) (cert.Serial, error) {
 type shown struct {
 	api.Certificate
 	Status string `json:"status"`
+	// Leases are the logins that hang on it, those that have ended too, the newest first.
+	Leases []leases.Lease `json:"leases,omitempty"`
 }
 
 func (p *program) certView() output.View[shown] {
@@ -193,6 +201,13 @@ func (p *program) certView() output.View[shown] {
 		}},
 		{Head: "chain", Cell: chainOf},
 		{Head: "look-up", Cell: func(s shown) string { return s.StatusURL }},
+		{Head: "logins", Cell: func(s shown) string {
+			var lines []string
+			for _, l := range s.Leases {
+				lines = append(lines, fmt.Sprintf("%s at %s, %s", l.Binding, l.Target, l.State))
+			}
+			return strings.Join(lines, "\n")
+		}},
 	}
 	return v
 }
@@ -233,3 +248,24 @@ func (d *duration) String() string {
 
 // Type implements pflag.Value.
 func (*duration) Type() string { return "duration" }
+
+// hanging returns the logins that hang on a certificate. Who may see the certificate and no logins sees none.
+func (p *program) hanging(ctx context.Context, c api.Certificate) ([]leases.Lease, error) {
+	scope, err := identity.ParseScope(c.Scope)
+	if err != nil {
+		return nil, fmt.Errorf("reading the scope of %s: %w", c.Serial, err)
+	}
+	remote, err := p.dial(p.anybody())
+	if err != nil {
+		return nil, err
+	}
+	defer remote.Close()
+	var out leases.LeaseList
+	err = remote.Do(ctx, client.Request{
+		Method: http.MethodGet, Path: pathOf(scope) + "/leases", Query: url.Values{"serial": {c.Serial}, "page_size": {"100"}},
+	}, &out)
+	if problem, ok := errors.AsType[*client.Problem](err); ok && (problem.Status == http.StatusForbidden || problem.Status == http.StatusNotFound) {
+		return nil, nil
+	}
+	return out.Leases, err
+}

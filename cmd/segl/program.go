@@ -60,7 +60,7 @@ func (p *program) setClock() error {
 
 func (p *program) root() *cobra.Command {
 	root := group("segl", "The daily certificate authority, and what operates it", p.dev(), p.serve(), p.validator(), p.migrate(), p.checkConfig(), p.doctor(),
-		p.login(), p.logout(), p.enroll(), p.agentCommand(), p.cert(), p.tenant(), p.project(), p.environment(), p.authority(), p.incident(), p.operator(), p.acme(), p.limit(), p.profile(), p.target(), p.binding(), p.lease(), p.db(), p.ledger(), p.why(), p.verify(), p.checkTrust(), p.version(), p.completion(), p.man())
+		p.login(), p.logout(), p.enroll(), p.agentCommand(), p.cert(), p.tenant(), p.project(), p.environment(), p.access(), p.explain(), p.approval(), p.authority(), p.incident(), p.operator(), p.acme(), p.limit(), p.profile(), p.target(), p.binding(), p.lease(), p.db(), p.ledger(), p.why(), p.verify(), p.checkTrust(), p.version(), p.completion(), p.man())
 	root.Long = `segl runs a certificate authority (dev, serve) and operates one (all other commands).
 
 Commands that talk to a server read where it is and who you are from flags or from the

@@ -113,7 +113,7 @@ func (p *program) revoke(ctx context.Context, serial cert.Serial, why cert.Reaso
 	}
 	view := p.certView()
 	view.Details = view.Details[:3] // serial, status, revoked
-	return output.One(p.out, p.form, shown{out, p.status(out.Summary)}, view)
+	return output.One(p.out, p.form, shown{out, p.status(out.Summary), nil}, view)
 }
 
 // interactive reports whether a person is there to be asked: stdin is a terminal. /dev/null is a device too, and no person.
