@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"strings"
@@ -28,7 +29,11 @@ func (p *program) environment() *cobra.Command { return p.scopes(levels[2]) }
 
 // scopes are the commands of one level.
 func (p *program) scopes(l level) *cobra.Command {
-	return p.connects(group(l.name, "Create, list and change "+l.name+"s (operators)", p.scopeCreate(l), p.scopeList(l), p.scopeShow(l), p.scopeSetRights(l), p.scopeSuspend(l), p.scopeResume(l)))
+	commands := []*cobra.Command{p.scopeCreate(l), p.scopeList(l), p.scopeShow(l), p.scopeSetRights(l), p.scopeSuspend(l), p.scopeResume(l)}
+	if l.depth == 1 {
+		commands = append(commands, p.tenantDelete())
+	}
+	return p.connects(group(l.name, "Create, list and change "+l.name+"s (operators)", commands...))
 }
 
 // parse reads the path of a scope of this level.
@@ -134,14 +139,36 @@ func (p *program) setRights(ctx context.Context, s identity.Scope, r rightsFlags
 		return err
 	}
 	if p.plan {
-		now.Rights = then
-		return output.One(p.out, p.form, now, scopeView)
+		return p.rightsImpact(ctx, remote, s, then)
 	}
 	err = remote.Do(ctx, client.Request{Method: http.MethodPut, Path: pathOf(s) + "/rights", Idempotent: true, Body: bodyOf(then)}, &now)
 	if err != nil {
 		return err
 	}
 	return output.One(p.out, p.form, now, scopeView)
+}
+
+// rightsImpact says which live certificates would not be renewed.
+func (p *program) rightsImpact(ctx context.Context, remote *client.Client, s identity.Scope, then api.Declared) error {
+	var out api.RightsImpact
+	if err := remote.Do(ctx, client.Request{Method: http.MethodPost, Path: pathOf(s) + "/rights:preview", Body: bodyOf(then)}, &out); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(p.err, "segl: %d of %d live certificates would not be renewed (all looked at: %t)\n", out.Refused, out.Live, out.Complete); err != nil {
+		return err
+	}
+	if p.form != output.Table {
+		return output.One(p.out, p.form, out, output.View[api.RightsImpact]{Name: func(v api.RightsImpact) string { return fmt.Sprint(v.Refused) }})
+	}
+	return output.List(p.out, p.form, each(out.First), output.View[api.RefusedRenewal]{
+		Name: func(a api.RefusedRenewal) string { return a.Serial },
+		Columns: []output.Column[api.RefusedRenewal]{
+			{Head: "SERIAL", Cell: func(a api.RefusedRenewal) string { return a.Serial }},
+			{Head: "SCOPE", Cell: func(a api.RefusedRenewal) string { return a.Scope }},
+			{Head: "NAMES", Cell: func(a api.RefusedRenewal) string { return strings.Join(a.Names, " ") }},
+			{Head: "RULE", Cell: func(a api.RefusedRenewal) string { return a.Rule }},
+		},
+	})
 }
 
 // scopeDo asks for one scope and prints it.

@@ -92,16 +92,16 @@ func (d *door) deletion(ctx context.Context, who identity.Caller, in ShowDeletio
 	return deletionOf(v, state), err
 }
 
-// Impact is what a change of rights would do to the certificates that are there.
-type Impact struct {
-	Live     int        `json:"live" required:"true" description:"Valid certificates of the scope and below."`
-	Refused  int        `json:"refused" required:"true" description:"How many of them would not be renewed."`
-	Complete bool       `json:"complete" required:"true" description:"Every certificate was looked at; else there were too many."`
-	First    []Affected `json:"first" required:"true" description:"Up to 100 that would not be renewed, those that expire first."`
+// RightsImpact is what a change of rights would do to the certificates that are there.
+type RightsImpact struct {
+	Live     int              `json:"live" required:"true" description:"Valid certificates of the scope and below."`
+	Refused  int              `json:"refused" required:"true" description:"How many of them would not be renewed."`
+	Complete bool             `json:"complete" required:"true" description:"Every certificate was looked at; else there were too many."`
+	First    []RefusedRenewal `json:"first" required:"true" description:"Up to 100 that would not be renewed, those that expire first."`
 }
 
-// Affected is a certificate that would not be renewed.
-type Affected struct {
+// RefusedRenewal is a certificate that would not be renewed.
+type RefusedRenewal struct {
 	Serial   string   `json:"serial" required:"true"`
 	Scope    string   `json:"scope" required:"true"`
 	Names    []string `json:"names" required:"true"`
@@ -110,14 +110,14 @@ type Affected struct {
 	Remedy   string   `json:"remedy,omitempty"`
 }
 
-func (d *door) previewRights(ctx context.Context, who identity.Caller, in RightsRequest) (Impact, error) {
+func (d *door) previewRights(ctx context.Context, who identity.Caller, in RightsRequest) (RightsImpact, error) {
 	v, err := d.scopes.PreviewRights(ctx, who, in.Scope, policy.Rights(in.Rights), d.walk)
 	if err != nil {
-		return Impact{}, err
+		return RightsImpact{}, err
 	}
-	out := Impact{Live: v.Live, Refused: v.Refused, Complete: v.Complete, First: []Affected{}}
+	out := RightsImpact{Live: v.Live, Refused: v.Refused, Complete: v.Complete, First: []RefusedRenewal{}}
 	for _, c := range v.First {
-		a := Affected{Serial: c.Serial.String(), Scope: c.Scope.String(), Names: []string{}, NotAfter: web.Time{Time: c.NotAfter}, Rule: c.Rule, Remedy: c.Remedy}
+		a := RefusedRenewal{Serial: c.Serial.String(), Scope: c.Scope.String(), Names: []string{}, NotAfter: web.Time{Time: c.NotAfter}, Rule: c.Rule, Remedy: c.Remedy}
 		for _, n := range c.Names {
 			a.Names = append(a.Names, n.String())
 		}
