@@ -47,11 +47,14 @@ func (s *Server) Finalize(ctx context.Context, h Holder, id uid.UID, csr []byte)
 	if err := s.permit(ctx, h, o); err != nil {
 		return Order{}, err
 	}
-	if err := s.limitNames(ctx, h, o); err != nil {
-		return Order{}, err
+	// 1. Count, and see what other replicas may have been told, in one trip. Nothing is durable yet.
+	examined := make(chan error, 1)
+	go func() { examined <- s.examine(ctx, o, req) }()
+	err = s.limitNames(ctx, h, o)
+	if stands := <-examined; err == nil {
+		err = stands
 	}
-	// 1. See what other replicas may have been told. Nothing is durable yet.
-	if err := s.examine(ctx, o, req); err != nil {
+	if err != nil {
 		return Order{}, err
 	}
 	o.Finalization = &Finalization{At: s.Now().UTC().Truncate(time.Microsecond), Key: req.Key, SPKI: req.SPKI, KeyID: req.KeyID}

@@ -40,6 +40,8 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	}
 	now := s.Now().UTC()
 	o := s.makeOrder(h, list, now)
+	proofs := s.seek(ctx, h, list, now) // in one trip with what extend counts
+	defer proofs()                      //nolint:errcheck // that nobody is left seeking
 	approved, err := s.extend(ctx, h, ask, &o)
 	if err != nil {
 		return Order{}, err
@@ -47,9 +49,11 @@ func (s *Server) NewOrder(ctx context.Context, h Holder, ask NewOrder) (Order, e
 	for _, i := range approved { // what needs no proof is proved by nothing else: it would prove that for others
 		delete(above, o.Names[i])
 	}
-	if err := s.rest(ctx, h, &o, above, now); err != nil {
+	found, err := proofs()
+	if err != nil {
 		return Order{}, err
 	}
+	s.rest(h, &o, above, found, now)
 	if err := s.Store.CreateOrder(ctx, o); err != nil {
 		return Order{}, fmt.Errorf("recording order %s: %w", o.ID, err)
 	}

@@ -121,13 +121,24 @@ func (s *Server) proofs(ctx context.Context, account uid.UID, names []cert.Name,
 	return found, nil
 }
 
-// rest lets o rest on authorizations that its account has already, and on those of the domains above that it is to be proved by
-// (RFC 9444 §4.3), rather than on fresh ones, which are made at now as o was. It ends no later than they do.
-func (s *Server) rest(ctx context.Context, h Holder, o *Order, above map[cert.Name]cert.Name, now time.Time) error {
-	found, err := s.proofs(ctx, h.ID, o.Names, now.Add(reuseMargin))
-	if err != nil {
-		return err
+// seek looks for authorizations of h that an order of names made at now may rest on, and returns what waits for them.
+func (s *Server) seek(ctx context.Context, h Holder, names []cert.Name, now time.Time) func() (map[cert.Name]Authorization, error) {
+	var found map[cert.Name]Authorization
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		found, err = s.proofs(ctx, h.ID, names, now.Add(reuseMargin))
+	}()
+	return func() (map[cert.Name]Authorization, error) {
+		<-done
+		return found, err
 	}
+}
+
+// rest lets o rest on authorizations that its account has already, which were found, and on those of the domains above that it
+// is to be proved by (RFC 9444 §4.3), rather than on fresh ones, which are made at now as o was. It ends no later than they do.
+func (s *Server) rest(h Holder, o *Order, above map[cert.Name]cert.Name, found map[cert.Name]Authorization, now time.Time) {
 	shared := make(map[cert.Name]Authorization)
 	for i, n := range o.Names {
 		if a, ok := found[n]; ok {
@@ -147,7 +158,6 @@ func (s *Server) rest(ctx context.Context, h Holder, o *Order, above map[cert.Na
 			o.Authorizations[i] = a
 		}
 	}
-	return nil
 }
 
 // above reads the domains that ask names to be proved in place of its identifiers, which have been read before.

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,7 +58,7 @@ func (s *Store) examine(ctx context.Context, b *pgx.Batch, all []*examination) f
 			weeks[week] = append(weeks[week], id.Bytes())
 		}
 	}
-	b.Queue(`
+	asks, args := []string{`
 		SELECT a.key_id
 		FROM   unnest($1::bytea[]) AS n (key_id)
 		CROSS  JOIN LATERAL (
@@ -64,31 +66,34 @@ func (s *Store) examine(ctx context.Context, b *pgx.Batch, all []*examination) f
 		           FROM   account_key d -- of any scope
 		           WHERE  d.key_id = n.key_id
 		           LIMIT  1
-		       ) a`, keys)
+		       ) a`}, []any{keys}
 	for week, ids := range weeks {
-		b.Queue(`
+		args = append(args, ids)
+		asks = append(asks, `
 			SELECT a.id
-			FROM   unnest($1::bytea[]) AS n (id)
+			FROM   unnest($`+strconv.Itoa(len(args))+`::bytea[]) AS n (id)
 			CROSS  JOIN LATERAL (
 			           SELECT d.id
 			           FROM   acme_authorization`+week+` d
 			           WHERE  d.id = n.id AND d.deactivated_at IS NOT NULL
 			           LIMIT  1
-			       ) a`, ids)
+			       ) a`)
 	}
 	for week, ids := range orders {
-		b.Queue(`
+		args = append(args, ids)
+		asks = append(asks, `
 			SELECT a.order_id
-			FROM   unnest($1::bytea[]) AS n (id)
+			FROM   unnest($`+strconv.Itoa(len(args))+`::bytea[]) AS n (id)
 			CROSS  JOIN LATERAL (
 			           SELECT d.order_id
 			           FROM   acme_failure`+week+` d
 			           WHERE  d.order_id = n.id
 			           LIMIT  1
-			       ) a`, ids)
+			       ) a`)
 	}
+	b.Queue(strings.Join(asks, "\n\t\tUNION  ALL"), args...)
 	return func(results pgx.BatchResults) error {
-		found, err := readAll(results, 1+len(weeks)+len(orders))
+		found, err := readAll(results)
 		if err != nil {
 			return err
 		}
@@ -101,23 +106,19 @@ func (s *Store) examine(ctx context.Context, b *pgx.Batch, all []*examination) f
 	}
 }
 
-// readAll reads the one column of several statements.
-func readAll(results pgx.BatchResults, statements int) (map[string]bool, error) {
-	found := make(map[string]bool)
-	for range statements {
-		rows, err := results.Query()
-		if err != nil {
-			return nil, err
-		}
-		var raw []byte
-		if _, err = pgx.ForEachRow(rows, []any{&raw}, func() error {
-			found[string(raw)] = true
-			return nil
-		}); err != nil {
-			return nil, err
-		}
+// readAll reads the one column of a statement.
+func readAll(results pgx.BatchResults) (map[string]bool, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
 	}
-	return found, nil
+	found := make(map[string]bool)
+	var raw []byte
+	_, err = pgx.ForEachRow(rows, []any{&raw}, func() error {
+		found[string(raw)] = true
+		return nil
+	})
+	return found, err
 }
 
 // Finalize implements acme.Store.

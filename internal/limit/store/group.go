@@ -20,6 +20,7 @@ type ask struct {
 	want   int // uses; 0 to look only
 	taken  bool
 
+	found   bool // looking: something is counted
 	granted int
 	wait    time.Duration // when nothing was granted, or, looking, nothing would be
 }
@@ -29,7 +30,7 @@ func (s *Store) fill(_ context.Context, b *pgx.Batch, all [][]*ask) func(pgx.Bat
 	var takes, peeks []*ask
 	for _, asks := range all {
 		for _, a := range asks {
-			a.granted, a.wait = 0, 0 // of a try before
+			a.found, a.granted, a.wait = false, 0, 0 // of a try before
 			if a.want > 0 {
 				takes = append(takes, a)
 			} else {
@@ -177,7 +178,7 @@ func readPeeked(results pgx.BatchResults, all shares) error {
 	_, err = pgx.ForEachRow(rows, []any{&name, &subject, &ahead}, func() error {
 		s, err := all.find(name, subject)
 		for _, a := range s.asks {
-			a.wait = waitFor(a.rate, ahead)
+			a.found, a.wait = true, waitFor(a.rate, ahead)
 		}
 		return err
 	})

@@ -12,6 +12,9 @@ const (
 	leaseMost  = 512 // uses
 	leasePart  = 20  // of a burst: no replica holds more than one part of so many
 	refusedFor = time.Second
+	// lookedFor is how long a look that found nothing counted is believed, where the burst is so large that what is counted
+	// meanwhile is a small part of it.
+	lookedFor = 3 * time.Second
 )
 
 // A key is whose uses are counted together.
@@ -26,6 +29,7 @@ type lease struct {
 	until   time.Time
 	size    int       // of the last taking
 	refused time.Time // until when the database need not be asked: its answer would be no
+	looked  time.Time // until when it need not be looked: nothing is counted
 }
 
 // grow returns how much to take now: twice as much as last time if that was spent within its term, else one.

@@ -87,6 +87,7 @@ func (s *Store) lease(asks []*ask) ([]*ask, error) {
 		switch {
 		case now.Before(l.refused):
 			return nil, a.exceeded(l.refused.Sub(now))
+		case a.charge.Peek && now.Before(l.looked):
 		case a.charge.Peek:
 			open = append(open, a)
 		case l.tokens > 0 && now.Before(l.until):
@@ -109,8 +110,11 @@ func (s *Store) settle(open []*ask) error {
 	for _, a := range open {
 		l := s.leases.of(a.key, now)
 		switch {
+		case a.charge.Peek && !a.found && a.rate.Count >= leasePart:
+			l.looked = now.Add(lookedFor)
 		case a.granted > 0:
 			a.taken = true
+			l.looked = time.Time{}
 			l.keep(a.granted-1, now)
 		case a.wait > 0:
 			l.refused = now.Add(min(a.wait, refusedFor))

@@ -166,6 +166,37 @@ func TestALookCountsNothing(t *testing.T) {
 	exceeded(t, replica(t, db).Take(t.Context(), look), few)
 }
 
+// TestALookThatFoundNothingIsBelievedForAMoment: where so much is allowed at once that a moment's uses are little of it, and only
+// as long as this replica counts none itself.
+func TestALookThatFoundNothingIsBelievedForAMoment(t *testing.T) {
+	db := opened(t)
+	var after atomic.Int64
+	begun := time.Now()
+	s := store.New(db, func() time.Time { return begun.Add(time.Duration(after.Load())) }, definitions)
+	t.Cleanup(s.Close)
+	other := replica(t, db)
+	looks := map[limit.Name]limit.Charge{}
+	for _, name := range []limit.Name{few, many} {
+		look := of(name, "one")
+		look.Peek = true
+		looks[name] = look
+		must(t, s.Take(t.Context(), look))
+		for other.Take(t.Context(), of(name, "one")) == nil { //nolint:revive // until no more is allowed
+		}
+	}
+	must(t, s.Take(t.Context(), looks[many]))
+	exceeded(t, s.Take(t.Context(), looks[few]), few)
+	after.Add(int64(3 * time.Second))
+	exceeded(t, s.Take(t.Context(), looks[many]), many)
+
+	own := of(many, "two")
+	own.Peek = true
+	must(t, s.Take(t.Context(), own))
+	for s.Take(t.Context(), of(many, "two")) == nil { //nolint:revive // until no more is allowed
+	}
+	exceeded(t, s.Take(t.Context(), own), many)
+}
+
 // look2 looks at somebody else.
 func look2(c limit.Charge) limit.Charge {
 	c.Subject = "two"
