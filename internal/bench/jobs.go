@@ -32,6 +32,8 @@ func (s spec) prepare() (*job, error) {
 		return s.acme()
 	case kindPeerSign:
 		return s.sign()
+	case kindToken, kindIntrospect:
+		return s.oauth()
 	}
 	return nil, fmt.Errorf("kind %q: not known", s.Kind)
 }
@@ -53,8 +55,10 @@ const (
 	kindACMEAgain     = "acme-again"      // of a name that the account has proved
 	kindACMEMany      = "acme-many"       // of a hundred names
 	kindACMEManyAgain = "acme-many-again" // of a hundred names that the account has proved
-	kindPeerSign      = "peer-sign"       // step-ca's
-	kindPeerOrder     = "peer-order"      // step-ca's
+	kindToken         = "token"
+	kindIntrospect    = "introspect"
+	kindPeerSign      = "peer-sign"  // step-ca's
+	kindPeerOrder     = "peer-order" // step-ca's
 )
 
 // replay returns a job that sends the requests in turn, each worker on a connection of its own, and takes want for an

@@ -24,6 +24,8 @@ func operations() []operation {
 		{kind: kindOCSPFresh, name: "OCSP, not cached, POST", share: 0.25, warm: 64, goal: 6, asks: true},
 		{kind: kindOCSPGet, name: "OCSP, cached, GET", share: 2, warm: 1024, bar: 4, goal: 2, asks: true},
 		{kind: kindOCSPPost, name: "OCSP, cached, POST", share: 2, warm: 1024, bar: 4, goal: 2, asks: true},
+		{kind: kindToken, name: "access token over mTLS", share: 1, warm: 256, goal: 12, grows: true},
+		{kind: kindIntrospect, name: "introspection over mTLS", share: 2, warm: 1024, goal: 4, asks: true},
 		{kind: kindRevoke, name: "revoke", share: 0.1, warm: 64, goal: 25, grows: true, asks: true},
 		{kind: kindCRL, name: "fetch a CRL", share: 0.5, warm: 64, asks: true},
 		{kind: kindACME, name: "ACME order of one name by http-01", share: 0.05, warm: 32, bar: 150, goal: 64, grows: true},
