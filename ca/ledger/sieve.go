@@ -68,7 +68,7 @@ func mayHold(block []byte, mark int64) bool {
 			return false
 		}
 	}
-	return len(block) > 0
+	return true
 }
 
 // probes are the bits of a mark in a block of so many octets: Kirsch and Mitzenmacher's two hashes, of what the block's number
