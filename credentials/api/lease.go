@@ -17,31 +17,31 @@ import (
 
 // Lease is one login and what it came from. Times are absent where nothing of the kind happened.
 type Lease struct {
-	Lease       uid.UID     `json:"lease" required:"true"`
-	State       string      `json:"state" required:"true" enum:"open,live,ending,overdue,gone"`
-	Identity    string      `json:"identity" required:"true" description:"Whose it is."`
-	Serial      cert.Serial `json:"serial" required:"true" description:"The certificate it hangs on."`
-	Scope       string      `json:"scope" required:"true"`
-	Binding     string      `json:"binding" required:"true"`
-	Target      string      `json:"target" required:"true"`
-	TargetScope string      `json:"target_scope" required:"true"`
-	Kind        string      `json:"kind" required:"true"`
-	Way         string      `json:"way" required:"true"`
-	Username    string      `json:"username" required:"true"`
-	Database    string      `json:"database,omitempty"`
-	MadeAt      web.Time    `json:"made_at" required:"true"`
-	ExpiresAt   web.Time    `json:"expires_at" required:"true"`
-	EndedAt     *web.Time   `json:"ended_at,omitempty"`
-	Why         string      `json:"why,omitempty" description:"Why it ended: expired, released, revoked, unbound, suspended, incomplete or superseded."`
-	GoneAt      *web.Time   `json:"gone_at,omitempty" description:"Since when the target no longer has it."`
-	Tries       int         `json:"tries,omitempty" description:"How many tries to end it at the target have failed."`
-	RetryAt     *web.Time   `json:"retry_at,omitempty"`
-	Trouble     string      `json:"trouble,omitempty" description:"Why the last of them failed."`
-	Receipts    []Receipt   `json:"receipts,omitempty"`
+	Lease       uid.UID         `json:"lease" required:"true"`
+	State       string          `json:"state" required:"true" enum:"open,live,ending,overdue,gone"`
+	Identity    string          `json:"identity" required:"true" description:"Whose it is."`
+	Serial      cert.Serial     `json:"serial" required:"true" description:"The certificate it hangs on."`
+	Scope       string          `json:"scope" required:"true"`
+	Binding     string          `json:"binding" required:"true"`
+	Target      string          `json:"target" required:"true"`
+	TargetScope string          `json:"target_scope" required:"true"`
+	Kind        string          `json:"kind" required:"true"`
+	Way         string          `json:"way" required:"true"`
+	Username    string          `json:"username" required:"true"`
+	Database    string          `json:"database,omitempty"`
+	MadeAt      web.Time        `json:"made_at" required:"true"`
+	ExpiresAt   web.Time        `json:"expires_at" required:"true"`
+	EndedAt     *web.Time       `json:"ended_at,omitempty"`
+	Why         string          `json:"why,omitempty" description:"Why it ended: expired, released, revoked, unbound, suspended, incomplete or superseded."`
+	GoneAt      *web.Time       `json:"gone_at,omitempty" description:"Since when the target no longer has it."`
+	Tries       int             `json:"tries,omitempty" description:"How many tries to end it at the target have failed."`
+	RetryAt     *web.Time       `json:"retry_at,omitempty"`
+	Trouble     string          `json:"trouble,omitempty" description:"Why the last of them failed."`
+	Receipts    []EffectReceipt `json:"receipts,omitempty"`
 }
 
-// Receipt is one thing done at the target.
-type Receipt struct {
+// EffectReceipt is one thing done at the target.
+type EffectReceipt struct {
 	Effect string   `json:"effect" required:"true"`
 	Count  int      `json:"count,omitempty"`
 	At     web.Time `json:"at" required:"true"`
@@ -119,7 +119,7 @@ func (d *door) received(ctx context.Context, who identity.Caller, l credentials.
 	out := d.wire(l, d.office.Now())
 	list, err := d.office.Receipts(ctx, who, l.ID)
 	for _, r := range list {
-		out.Receipts = append(out.Receipts, Receipt{string(r.Effect), r.Count, web.Time{Time: r.At}})
+		out.Receipts = append(out.Receipts, EffectReceipt{string(r.Effect), r.Count, web.Time{Time: r.At}})
 	}
 	return out, err
 }
@@ -132,13 +132,13 @@ func (d *door) end(ctx context.Context, who identity.Caller, in LeaseRequest) (L
 	return d.received(ctx, who, l)
 }
 
-// RenewRequest names a lease and how much longer it is to last.
-type RenewRequest struct {
+// LeaseRenewRequest names a lease and how much longer it is to last.
+type LeaseRenewRequest struct {
 	Lease uid.UID      `json:"-" path:"lease" pattern:"^60[0-9a-f]{34}$"`
 	TTL   web.Duration `json:"ttl,omitempty" description:"How long from now, as in 30m; as long as may be if absent."`
 }
 
-func (d *door) renew(ctx context.Context, who identity.Caller, in RenewRequest) (Lease, error) {
+func (d *door) renew(ctx context.Context, who identity.Caller, in LeaseRenewRequest) (Lease, error) {
 	l, err := d.office.Extend(ctx, who, in.Lease, time.Duration(in.TTL))
 	if err != nil {
 		return Lease{}, err
