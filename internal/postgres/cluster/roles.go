@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,7 +21,14 @@ const serviceRole = `
 
 // makeRoles makes what migrations need of the cluster, also in one that an earlier program made.
 func (c *Cluster) makeRoles(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, c.SuperuserURL())
+	cfg, err := pgx.ParseConfig(c.SuperuserURL())
+	if err != nil {
+		return fmt.Errorf("making its roles: %w", err)
+	}
+	if at, err := strconv.ParseUint(c.cfg.Settings["port"], 10, 16); err == nil { // one that settings moved
+		cfg.Port = uint16(at)
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("making its roles: %w", err)
 	}
