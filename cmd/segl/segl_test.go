@@ -50,6 +50,9 @@ func TestRemoteCommands(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "incidents.sh"), commandsOf(t, "../../docs/incidents.md"), 0o600); err != nil {
 				return err
 			}
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "ceremony.sh"), commandsOf(t, "../../docs/ceremony.md"), 0o600); err != nil {
+				return err
+			}
 			return os.WriteFile(filepath.Join(e.WorkDir, "page.sh"), recipes(t), 0o600)
 		},
 	})
