@@ -132,7 +132,7 @@ func TestNoScopeKeepsAnothersOrdersFromRenewing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sky{permit: func(c acme.Check) *acme.Problem {
 			if c.Scope.String() == "slow" {
-				time.Sleep(30 * time.Second) // its owner's servers do not answer
+				time.Sleep(30 * time.Second) // its owner's servers do not answer //nolint:forbidigo // in the bubble's time
 				return acme.NewProblem(acme.DNS, "no answer")
 			}
 			return nil
@@ -144,7 +144,7 @@ func TestNoScopeKeepsAnothersOrdersFromRenewing(t *testing.T) {
 		srv := s.server(t)
 		begun, done := time.Now(), make(chan error)
 		go func() { done <- srv.RenewStars(t.Context()) }()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // in the bubble's time
 		s.mu.Lock()
 		n := len(s.issued)
 		s.mu.Unlock()

@@ -177,7 +177,7 @@ func reopen(buf []byte) (r reopened, err error) {
 		return r, errMalformed
 	}
 	r.times = inner
-	if !skipTime(&inner) || !skipTime(&inner) || !inner.ReadOptionalASN1(&revoked, nil, asn1.SEQUENCE) {
+	if !skipTime(&inner) || !skipTime(&inner) || !inner.ReadOptionalASN1(&revoked, nil, asn1.SEQUENCE) { //nolint:staticcheck // two times, one after the other
 		return r, errMalformed
 	}
 	b := &body{buf: buf, end: end - len(inner)}

@@ -66,7 +66,7 @@ func (o office) create(ask incident.Ask) incident.Incident {
 
 func (o office) tally(i incident.Incident) incident.Tally {
 	o.t.Helper()
-	_, got, err := o.Desk.Show(o.t.Context(), operator, i.ID)
+	_, got, err := o.Show(o.t.Context(), operator, i.ID)
 	if err != nil || !got.Complete {
 		o.t.Fatalf("%+v, %v", got, err)
 	}
@@ -227,7 +227,7 @@ func TestWhoObeysIsSpared(t *testing.T) {
 	}
 	o.Advance(2 * time.Minute)
 	o.run()
-	got, tally, err := o.Desk.Show(t.Context(), operator, i.ID)
+	got, tally, err := o.Show(t.Context(), operator, i.ID)
 	if err != nil || got.State(o.Now()) != incident.Finished || got.Revoked != 1 || tally.Revoked != 2 || tally.Waiting != 0 {
 		t.Errorf("%+v, %+v, %v", got, tally, err)
 	}
@@ -397,13 +397,13 @@ func TestTheDeskRefuses(t *testing.T) {
 	}
 	for how, try := range map[string]func() error{
 		"list": func() error { _, err := o.List(t.Context(), tenant, incident.Page{Limit: 1}); return err },
-		"show": func() error { _, _, err := o.Desk.Show(t.Context(), tenant, uid.New(uid.Incident, 1, now)); return err },
+		"show": func() error { _, _, err := o.Show(t.Context(), tenant, uid.New(uid.Incident, 1, now)); return err },
 		"members": func() error {
 			_, err := o.Members(t.Context(), tenant, uid.New(uid.Incident, 1, now), "", incident.Page{})
 			return err
 		},
 		"nobody's": func() error {
-			_, _, err := o.Desk.Show(t.Context(), operator, uid.New(uid.Incident, 1, now))
+			_, _, err := o.Show(t.Context(), operator, uid.New(uid.Incident, 1, now))
 			return err
 		},
 		"cancel nobody's": func() error { _, err := o.Cancel(t.Context(), operator, uid.New(uid.Incident, 1, now)); return err },

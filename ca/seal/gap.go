@@ -47,9 +47,9 @@ type Evidence struct {
 // Confirmation is what whoever has read the plan types to have it done. It is another one as soon as anything differs.
 func (g Gap) Confirmation() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%d %d %s %q %d", g.Head.Era, g.Head.Size, g.Head.Last, g.Why, g.Site)
+	fmt.Fprintf(h, "%d %d %s %q %d", g.Head.Era, g.Head.Size, g.Head.Last, g.Why, g.Site) //nolint:errcheck // a hash takes everything
 	for _, e := range append(append([]Evidence{}, g.Lost...), g.Undone...) {
-		fmt.Fprintf(h, " %s/%s/%t", e.Serial, e.Authority, e.Revoked != nil)
+		fmt.Fprintf(h, " %s/%s/%t", e.Serial, e.Authority, e.Revoked != nil) //nolint:errcheck // a hash takes everything
 	}
 	return "accept-" + hex.EncodeToString(h.Sum(nil)[:5])
 }

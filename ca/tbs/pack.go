@@ -100,7 +100,7 @@ func (f *Frame) Unpack(stored, serial []byte) ([]byte, error) {
 	out := make([]byte, 0, len(f.body)+len(stored))
 	for len(stored) > 0 {
 		n, used := binary.Uvarint(stored)
-		if used <= 0 || n > uint64(len(stored)-used) {
+		if used <= 0 || n > uint64(len(stored)-used) { //nolint:gosec // not negative
 			return nil, errPacked
 		}
 		stored = stored[used:]

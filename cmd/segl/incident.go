@@ -138,7 +138,7 @@ var tallyView = output.View[api.Tally]{
 }
 
 // incidentView shows an incident, with what became of what it touches or without.
-func incidentView(tallied bool) output.View[api.IncidentShown] {
+func incidentView(tallied bool) output.View[api.IncidentShown] { //nolint:revive // said at the call
 	type shown = api.IncidentShown
 	v := output.View[shown]{
 		Name: func(s shown) string { return s.ID },

@@ -286,7 +286,9 @@ func plain(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, misuse("%w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	client := &http.Client{Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, &failure{code: exitTemporary, err: err}
 	}

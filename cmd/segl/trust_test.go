@@ -17,7 +17,9 @@ func (w pkiWriter) trust(daily, between, other holder) {
 	w.certs("emergency.pem", emergency.cert)
 	w.certs("client-ca-both.pem", emergency.cert, other.cert, between.cert)
 	w.certs("client-ca-below.pem", below.cert, emergency.cert)
-	pemOf := func(c *x509.Certificate) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) }
+	pemOf := func(c *x509.Certificate) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	}
 	sshOf := func(h holder) []byte {
 		key, err := ssh.NewPublicKey(h.key.Public())
 		w.must(err)

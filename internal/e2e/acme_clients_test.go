@@ -122,7 +122,7 @@ func (s *acmeSite) ended(t *testing.T, got issued, reason int) {
 		said, err := s.Try(t, "openssl", "verify", "-x509_strict", "-crl_check_all", "-CRLfile", lists(t, s.Segl),
 			"-CAfile", s.Env["SEGL_ROOT"], "-untrusted", got.moreFile, got.leafFile)
 		if err == nil || !strings.Contains(said, "certificate revoked") {
-			return fmt.Errorf("OpenSSL says of a revoked certificate: %v: %s", err, said)
+			return fmt.Errorf("OpenSSL says of a revoked certificate: %v: %s", err, said) //nolint:errorlint // it may be nil
 		}
 		return nil
 	})

@@ -121,7 +121,7 @@ func TestWhoBeginsNowSeesWhatComesAndNothingBefore(t *testing.T) {
 		done := follow(ctx, h, feed.Follower{Deliver: r.deliver})
 		synctest.Wait()
 		j.add("new")
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // in the bubble's time
 		j.add("new", "new")
 		h.Wake()
 		synctest.Wait()

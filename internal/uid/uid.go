@@ -110,10 +110,10 @@ func (u UID) Epoch() Epoch { return EpochOf(u.Time()) }
 // Bytes returns the stored form.
 func (u UID) Bytes() []byte { return append([]byte(nil), u.b[:]...) }
 
-// String returns the text form.
 // Append appends the octets to b.
 func (u UID) Append(b []byte) []byte { return append(b, u.b[:]...) }
 
+// String returns the text form.
 func (u UID) String() string { return hex.EncodeToString(u.b[:]) }
 
 // IsZero reports whether u names nothing.

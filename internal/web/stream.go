@@ -114,7 +114,7 @@ func (s *Stream) begin() error {
 	if err := s.control.SetReadDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("beginning a stream: %w", err)
 	}
-	if err := s.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+	if err := s.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil { //nolint:forbidigo // connections go by the machine's clock
 		return fmt.Errorf("beginning a stream: %w", err)
 	}
 	s.begun = true
@@ -133,7 +133,7 @@ func (s *Stream) Begin() error {
 // SendLast sends the event that ends a stream, if it has begun and the client still takes it.
 func (s *Stream) SendLast(e Event) error {
 	if !s.begun || s.failed || s.call.whole.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // nobody is left to tell
 	}
 	return s.Send(e)
 }
@@ -155,7 +155,7 @@ func (s *Stream) Send(events ...Event) error {
 		}
 		b.WriteByte('\n')
 	}
-	if err := s.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+	if err := s.control.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil { //nolint:forbidigo // connections go by the machine's clock
 		return fmt.Errorf("sending an event: %w", err)
 	}
 	if _, err := s.call.Write(b.Bytes()); err != nil {

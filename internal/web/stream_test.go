@@ -65,7 +65,7 @@ func TestAStreamOutlivesTheDeadlinesOfRequestsAndEndsWhenTheServerDrains(t *test
 		t.Run(who, func(t *testing.T) {
 			tick, why := make(chan int), make(chan error, 1)
 			r := populated(t, short, counting(tick, why))
-			resp := open(t.Context(), t, r.as(t, who), r.base+"/v1/numbers:follow?from=3")
+			resp := open(t.Context(), t, r.as(t, who), r.base+"/v1/numbers:follow?from=3") //nolint:bodyclose // open closes it
 			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || (resp.ProtoMajor == 2) != (who != "holder") {
 				t.Fatalf("%s, %s, %s", resp.Status, resp.Header.Get("Content-Type"), resp.Proto)
 			}
@@ -97,13 +97,13 @@ func TestAStreamIsRefusedLikeAnyRequest(t *testing.T) {
 	for path, want := range map[string]int{
 		"/v1/numbers:follow?from=9": http.StatusConflict, "/v1/numbers:follow?from=10": http.StatusBadRequest, "/v1/numbers:follow?to=1": http.StatusBadRequest,
 	} {
-		resp := open(t.Context(), t, r.as(t, "holder"), r.base+path)
+		resp := open(t.Context(), t, r.as(t, "holder"), r.base+path) //nolint:bodyclose // open closes it
 		if resp.StatusCode != want || resp.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: %d %s, want %d", path, resp.StatusCode, resp.Header.Get("Content-Type"), want)
 		}
 	}
 	for _, who := range []string{"nobody", "expired", "revoked", "stranger"} {
-		if resp := open(t.Context(), t, r.as(t, who), r.base+"/v1/numbers:follow"); resp.StatusCode/100 != 4 {
+		if resp := open(t.Context(), t, r.as(t, who), r.base+"/v1/numbers:follow"); resp.StatusCode/100 != 4 { //nolint:bodyclose // open closes it
 			t.Errorf("%s: %d", who, resp.StatusCode)
 		}
 	}

@@ -120,7 +120,7 @@ func pair(t *testing.T) (asks, answers *site, p seal.Peer) {
 
 func get(t *testing.T, url string) (int, http.Header, string) {
 	t.Helper()
-	res, err := http.Get(url) //nolint:gosec,noctx // a test server's
+	res, err := http.Get(url) //nolint:forbidigo,gosec,noctx // a test server's
 	must(t, err)
 	defer res.Body.Close() //nolint:errcheck // only read
 	b, err := io.ReadAll(res.Body)
@@ -365,7 +365,7 @@ func TestAWitnessRefusesAsTheSpecificationSays(t *testing.T) {
 		hashes.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
 	}
 	ask := func(body string) (int, http.Header, string) {
-		res, err := http.Post(at.url+"/witness/add-checkpoint", "", strings.NewReader(body)) //nolint:gosec,noctx // a test server's
+		res, err := http.Post(at.url+"/witness/add-checkpoint", "", strings.NewReader(body)) //nolint:forbidigo,gosec,noctx // a test server's
 		must(t, err)
 		defer res.Body.Close() //nolint:errcheck // only read
 		b, err := io.ReadAll(res.Body)
@@ -428,7 +428,7 @@ func TestOfTwoTreesAskedAboutAtOnceAWitnessCosignsOne(t *testing.T) {
 	for i := range 8 {
 		signed := must1(s.log.Sign(t.Context(), 1, 5, tlog.Hash{byte(i)}))
 		wait.Go(func() {
-			res, err := http.Post(at.url+"/witness/add-checkpoint", "", strings.NewReader("old 0\n\n"+signed)) //nolint:gosec,noctx // a test server's
+			res, err := http.Post(at.url+"/witness/add-checkpoint", "", strings.NewReader("old 0\n\n"+signed)) //nolint:forbidigo,gosec,noctx // a test server's
 			if err != nil {
 				t.Error(err)
 				return

@@ -14,7 +14,7 @@ func (d *door) addCheckpoint(w http.ResponseWriter, r *http.Request, _ identity.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, seal.MaxAddCheckpoint))
 	if err != nil {
 		http.Error(w, "the request is too large, or was cut", http.StatusBadRequest)
-		return nil
+		return nil //nolint:nilerr // it is answered
 	}
 	cosigned, err := d.Witness.Add(r.Context(), string(body))
 	if held, ok := errors.AsType[*seal.Conflict](err); ok {

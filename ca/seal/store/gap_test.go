@@ -163,7 +163,7 @@ func TestBehindAFenceNothingIsIssuedAndStatusGoesOn(t *testing.T) {
 	h := opened(t)
 	c := h.issue(t)
 	var f seal.Fence
-	h.CA.Fence = f.Fenced
+	h.Fence = f.Fenced
 	f.Set("the test says so")
 	req := ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), "dns:a.demo.test")}
 	_, err := h.Issue(t.Context(), demo, req)

@@ -146,7 +146,7 @@ func (s *Server) openSeal(ctx context.Context) error {
 	}
 	s.duties = append(s.duties, duty.Duty{Name: seal.Duty, Every: sealEvery, Once: func(ctx context.Context, term int64) error {
 		if s.fence.Fenced() != nil {
-			return nil // what is sealed now would fork the tree that others remember
+			return nil //nolint:nilerr // what is sealed now would fork the tree that others remember
 		}
 		err := p.sealer.RunOnce(ctx, term)
 		if errors.Is(err, seal.ErrMoved) {
@@ -215,7 +215,7 @@ func (s *Server) openWitnesses(ctx context.Context) error {
 	}
 	s.duties = append(s.duties, duty.Duty{Name: "witnesses", Every: time.Second, Once: func(ctx context.Context, _ int64) error {
 		if s.fence.Fenced() != nil {
-			return nil
+			return nil //nolint:nilerr // while fenced there is nothing new to have signed
 		}
 		return p.asker.RunOnce(ctx)
 	}})

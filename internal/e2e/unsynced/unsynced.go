@@ -227,7 +227,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, errno
 	}
 	if r, ok := made.(fs.FileReleaser); ok {
-		r.Release(ctx)
+		r.Release(ctx) //nolint:errcheck // it was made for its name alone
 	}
 	f, err := os.OpenFile(n.path()+"/"+name, readable(flags)&^syscall.O_TRUNC, 0)
 	h, open, errno := n.open(f, err, flags)
