@@ -194,7 +194,7 @@ Actions are words such as certificate.issue; an unknown one is answered with the
 			if err := p.asked(c.Context(), client.Request{Method: http.MethodPost, Path: "/v1/access:explain", Body: body}, &out); err != nil {
 				return err
 			}
-			return output.One(p.out, p.form, out, explanationView)
+			return output.One(p.out, p.form, out, judgementView)
 		},
 	}))
 	who.register(c)
@@ -202,7 +202,7 @@ Actions are words such as certificate.issue; an unknown one is answered with the
 	return c
 }
 
-var explanationView = output.View[api.Judgement]{
+var judgementView = output.View[api.Judgement]{
 	Name: func(e api.Judgement) string { return e.Who },
 	Columns: []output.Column[api.Judgement]{
 		{Head: "WHO", Cell: func(e api.Judgement) string { return e.Who }},

@@ -24,8 +24,8 @@ type ExplainRequest struct {
 	Value    string `json:"value,omitempty"`
 }
 
-// Explanation is a decision and why it is so.
-type Explanation struct {
+// Judgement is a decision and why it is so.
+type Judgement struct {
 	Who     string   `json:"who" required:"true"`
 	Action  string   `json:"action" required:"true"`
 	Scope   string   `json:"scope" required:"true"`
@@ -35,21 +35,21 @@ type Explanation struct {
 	Roles   []string `json:"roles" required:"true" description:"The roles that hold there, and where each was given."`
 }
 
-func (d *door) explainSelf(_ context.Context, who identity.Caller, in ExplainSelfRequest) (Explanation, error) {
+func (d *door) explainSelf(_ context.Context, who identity.Caller, in ExplainSelfRequest) (Judgement, error) {
 	return decided(who, in)
 }
 
 // explain about somebody else is for who may read roles there.
-func (d *door) explain(_ context.Context, who identity.Caller, in ExplainRequest) (Explanation, error) {
+func (d *door) explain(_ context.Context, who identity.Caller, in ExplainRequest) (Judgement, error) {
 	if in.Identity+in.Issuer+in.Claim+in.Value == "" {
 		return decided(who, in.ExplainSelfRequest)
 	}
 	if err := access.Check(who, access.ReadRoles, in.Scope); err != nil {
-		return Explanation{}, err
+		return Judgement{}, err
 	}
 	about, err := somebody(in)
 	if err != nil {
-		return Explanation{}, &policy.Refusal{What: "an explanation", Rule: "whom it is about", Remedy: err.Error()}
+		return Judgement{}, &policy.Refusal{What: "an explanation", Rule: "whom it is about", Remedy: err.Error()}
 	}
 	out, err := decided(d.Keeper.Name(about), in.ExplainSelfRequest)
 	if err == nil && !out.Allowed { // the one who asks may know, whatever the other may
@@ -68,17 +68,17 @@ func somebody(in ExplainRequest) (identity.Caller, error) {
 	return identity.Caller{Actor: s.String(), Issuer: in.Issuer, Claims: identity.NewClaims(map[string][]string{in.Claim: {in.Value}})}, err
 }
 
-func decided(who identity.Caller, in ExplainSelfRequest) (Explanation, error) {
+func decided(who identity.Caller, in ExplainSelfRequest) (Judgement, error) {
 	a, ok := access.ParseAction(in.Action)
 	if !ok {
 		var words []string
 		for _, a := range access.Actions() {
 			words = append(words, a.String())
 		}
-		return Explanation{}, &policy.Refusal{What: "an explanation", Rule: "the list of actions", Remedy: "choose one of " + strings.Join(words, ", ")}
+		return Judgement{}, &policy.Refusal{What: "an explanation", Rule: "the list of actions", Remedy: "choose one of " + strings.Join(words, ", ")}
 	}
 	d := access.Explain(who, a, in.Scope)
-	out := Explanation{Who: who.Actor, Action: in.Action, Scope: in.Scope.String(), Allowed: d.Allowed, Rule: d.Rule, Remedy: d.Remedy, Roles: d.Roles}
+	out := Judgement{Who: who.Actor, Action: in.Action, Scope: in.Scope.String(), Allowed: d.Allowed, Rule: d.Rule, Remedy: d.Remedy, Roles: d.Roles}
 	if out.Roles == nil {
 		out.Roles = []string{}
 	}
