@@ -49,5 +49,5 @@ func parseTemplate(s string) template {
 
 var (
 	between   = regexp.MustCompile(`^\{\w+\}$`)                             // {name}
-	parameter = regexp.MustCompile(`^\{(\w+)(?:(\.\.\.)\}|\}(?::(\w+))?)$`) // {name}, {name...} or {name}:verb
+	parameter = regexp.MustCompile(`^\{(\w+)(?:(\.\.\.)\}|\}(?::([\w-]+))?)$`) // {name}, {name...} or {name}:a-verb
 )
