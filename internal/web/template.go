@@ -48,6 +48,6 @@ func parseTemplate(s string) template {
 }
 
 var (
-	between   = regexp.MustCompile(`^\{\w+\}$`)                             // {name}
+	between   = regexp.MustCompile(`^\{\w+\}$`)                                // {name}
 	parameter = regexp.MustCompile(`^\{(\w+)(?:(\.\.\.)\}|\}(?::([\w-]+))?)$`) // {name}, {name...} or {name}:a-verb
 )
