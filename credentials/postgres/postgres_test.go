@@ -59,7 +59,7 @@ func newHouse(t testing.TB) *house {
 		t.Fatal(err)
 	}
 	h.file(t, "postgresql.conf", string(conf)+"\nssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server-key.pem'\nssl_ca_file = 'root.pem'\n")
-	h.sql(t, "postgres", "SELECT pg_reload_conf()", "CREATE DATABASE shop", "CREATE ROLE writers", "CREATE ROLE nobodys", "CREATE ROLE legacy LOGIN")
+	h.sql(t, "postgres", "SELECT pg_reload_conf()", "REVOKE segl_service FROM segl" /* a cluster for tests has a ledger's owner of that name */, "CREATE DATABASE shop", "CREATE ROLE writers", "CREATE ROLE nobodys", "CREATE ROLE legacy LOGIN")
 	text, err := os.ReadFile("../../deploy/targets/postgresql.sql")
 	if err != nil {
 		t.Fatal(err)

@@ -66,6 +66,7 @@ func newLeasing(t *testing.T, s *e2e.Segl) *leasing {
 	l.file(t, "pg_hba.conf", "local all all scram-sha-256\n"+leasePage(t, "pg_hba.conf"))
 	l.file(t, "pg_ident.conf", leasePage(t, "pg_ident.conf"))
 	l.admin(t, "postgres", "SELECT pg_reload_conf()")
+	l.admin(t, "postgres", "REVOKE segl_service FROM segl") // a private cluster has a ledger's owner of that name
 	l.admin(t, "postgres", "CREATE DATABASE shop")
 	put(t, l.dir, "postgresql.sql", filepath.Join("..", "..", "deploy", "targets", "postgresql.sql"))
 	u, err := pgx.ParseConfig(l.pg.SuperuserURL())

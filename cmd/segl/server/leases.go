@@ -28,6 +28,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/identity"
+	dbase "codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // Leases says how logins at databases are made.
@@ -74,7 +75,7 @@ func (s *Server) openLeases(context.Context) error {
 	pg := postgres.New(postgres.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Now: s.now})
 	my := mysql.New(mysql.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Now: s.now})
 	rd := redis.New(redis.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Password: s.cfg.Leases.redisPassword(), Now: s.now})
-	l := &leasing{book: store.New(s.db), wake: make(chan struct{}, 1), close: []func(){pg.Close, my.Close, rd.Close}}
+	l := &leasing{book: store.New(s.walled), wake: make(chan struct{}, 1), close: []func(){pg.Close, my.Close, rd.Close}}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "segl_leases_total", Help: "Leases by what happened to them."}, []string{"event"})
 	for _, e := range credentials.Events() {
 		events.WithLabelValues(e)
@@ -150,7 +151,7 @@ type evidence struct {
 
 // Certificate implements credentials.Certificates.
 func (e evidence) Certificate(ctx context.Context, s cert.Serial) (credentials.Evidence, error) {
-	c, err := e.ca.Certificate(ctx, s)
+	c, err := e.ca.Certificate(dbase.AsOwner(ctx), s)
 	if errors.Is(err, ca.ErrNotFound) {
 		return credentials.Evidence{}, fmt.Errorf("%w: certificate %s", credentials.ErrNotFound, s)
 	}
@@ -159,7 +160,7 @@ func (e evidence) Certificate(ctx context.Context, s cert.Serial) (credentials.E
 
 // Revoked implements credentials.Certificates.
 func (e evidence) Revoked(ctx context.Context, list []cert.Serial) (map[cert.Serial]time.Time, error) {
-	all, err := e.ledger.Status(ctx, list)
+	all, err := e.ledger.Status(dbase.AsOwner(ctx), list) // a certificate that cannot be seen would read as one that stands
 	out := make(map[cert.Serial]time.Time)
 	for s, st := range all {
 		if st.State == ocsp.Revoked {
@@ -190,7 +191,7 @@ func (m *manager) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	if m.pair != nil && m.now().Before(m.until) {
 		return m.pair, nil
 	}
-	pair, err := m.issue(context.WithoutCancel(ctx))
+	pair, err := m.issue(dbase.AsOwner(context.WithoutCancel(ctx)))
 	if err != nil {
 		return nil, fmt.Errorf("certifying ourselves at targets: %w", err)
 	}
