@@ -16,7 +16,7 @@ import (
 )
 
 // OIDC is one provider whose access tokens name people and programs here, beside client certificates. What they may do say
-// bindings (segl role).
+// bindings (segl access).
 type OIDC struct {
 	// Issuer is the provider's URL, as its tokens say it (iss). It describes itself below that; a redirect is not followed.
 	Issuer string `yaml:"issuer"`
