@@ -24,6 +24,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/postgres/cluster"
 	"codeberg.org/dataverket/segl/internal/tenancy"
 	"codeberg.org/dataverket/segl/kms/softkms"
@@ -149,6 +150,7 @@ func (l Listen) again(before map[string]string) Listen {
 
 // demonstrate makes the demo scopes and the two identities where they are missing.
 func (s *Server) demonstrate(ctx context.Context, dir string) error {
+	ctx = postgres.AsOwner(ctx)
 	who := identity.System("dev")
 	rights := policy.Rights{
 		DNS: []string{"localhost", "*.localhost", "*.demo.test"}, IP: []string{"127.0.0.0/8", "::1"}, SPIFFE: []string{"*"},

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/postgres"
 )
 
 // AddOperator makes workload NAME of the platform an operator and writes its certificate and key to PREFIX.pem and
@@ -24,7 +25,8 @@ func AddOperator(ctx context.Context, cfg Config, name, prefix string, log *slog
 	}
 	s := &Server{cfg: cfg, log: log, now: cfg.now(), registry: prometheus.NewRegistry(), revoked: make(chan struct{}, 1), incidents: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	defer s.Close()
-	for _, step := range []func(context.Context) error{s.openDatabase, s.openLedger, s.openKeys, s.openCA, s.openStatus} {
+	ctx = postgres.AsOwner(ctx)
+	for _, step := range []func(context.Context) error{s.openDatabase, s.openWall, s.openLedger, s.openKeys, s.openCA, s.openStatus} {
 		if err := step(ctx); err != nil {
 			return identity.ID{}, err
 		}
