@@ -60,6 +60,7 @@ const (
 // Dev runs a whole segl in one process tree, on a private Postgres unless told otherwise, with tenant demo, project shop
 // and environment dev. When every listener answers it writes dev.env and one line, beginning "ready", to out.
 func Dev(ctx context.Context, o DevOptions, out io.Writer, log *slog.Logger) error {
+	ctx = postgres.AsOwner(ctx)
 	for flag, u := range map[string]*string{"service-url": &o.URLs.Service, "public-url": &o.URLs.Public} {
 		if err := checkURL(flag, u); err != nil {
 			return err
