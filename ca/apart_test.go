@@ -24,7 +24,7 @@ func emergency(t *testing.T, spki []byte) *breakglass.Guard {
 
 func TestAnEmergencyCAsKeyIsCertifiedForNobody(t *testing.T) {
 	h := pkitest.New(t)
-	req := ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), "a.demo.test")}
+	req := ca.Request{Scope: pkitest.Demo, Profile: "server", CSR: pkitest.CSR(t, pkitest.Key(t), "dns:a.demo.test")}
 	h.BreakGlass = emergency(t, req.CSR.SPKI)
 	_, err := h.Issue(t.Context(), pkitest.Workload(pkitest.Demo, "web"), req)
 	if r, ok := errors.AsType[*policy.Refusal](err); !ok || !strings.Contains(r.Rule, "oob") {

@@ -133,11 +133,11 @@ func (l *Ledger) keptUntil(ctx context.Context, v leaf, keep Retention, now time
 		}
 	}
 	for profile, last := range ends {
-		for_, ok := keep.Profiles[profile]
+		kept, ok := keep.Profiles[profile]
 		if !ok {
-			for_ = keep.Certificates
+			kept = keep.Certificates
 		}
-		until = later(until, last.Add(for_))
+		until = later(until, last.Add(kept))
 	}
 	return until.UTC(), nil
 }

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,15 +26,10 @@ import (
 	"codeberg.org/dataverket/segl/internal/postgres/cluster"
 )
 
-// page returns a block of docs/databases.md by its name: what the page tells an operator is what runs here.
+// page returns a block of docs/databases.md by its name.
 func page(t *testing.T, name string) string {
 	t.Helper()
-	text := readFile(t, filepath.Join("..", "..", "docs", "databases.md"))
-	found := regexp.MustCompile("(?ms)^```[a-z]+ file=" + regexp.QuoteMeta(name) + "\n(.*?)^```$").FindStringSubmatch(text)
-	if found == nil {
-		t.Fatalf("docs/databases.md has no block %q", name)
-	}
-	return found[1]
+	return block(t, "databases.md", name)
 }
 
 // A database is a PostgreSQL server configured as docs/databases.md says.
