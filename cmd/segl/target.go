@@ -158,8 +158,8 @@ func (p *program) bindingAdd() *cobra.Command {
 	words := map[string]*string{}
 	c := p.changes(p.prints(&cobra.Command{
 		Use: "add NAME --for ID --life DURATION", Short: "Let identities have a login or tokens", Args: exactly("NAME"),
-		Example: "  segl binding add orders --for 'spiffe://dev.segl.internal/tenant/demo/project/shop/environment/dev/*' --target db --database shop --group writers --life 1h\n" +
-			"  segl binding add api --for 'spiffe://dev.segl.internal/tenant/demo/**' --audience https://api.example.org --life 10m",
+		Example: "  segl binding add orders --for 'spiffe://segl.test/tenant/demo/project/shop/environment/dev/*' --target db --database shop --group writers --life 1h\n" +
+			"  segl binding add api --for 'spiffe://segl.test/tenant/demo/**' --audience https://api.example.org --life 10m",
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := p.scope(scope)
 			if err != nil {

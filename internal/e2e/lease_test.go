@@ -237,9 +237,9 @@ func byCommandLine(t *testing.T, l *leasing) {
 	for what, c := range map[string]struct{ script, says string }{
 		"an unknown binding": {"segl db login nothing", "not-found"},
 		"too long a life":    {"segl db login orders --ttl 2h", "at most 1h"},
-		"no such target":     {"segl binding add x --scope demo/shop/dev --for 'spiffe://dev.segl.internal/tenant/demo/**' --target none --database shop --group shop_writers --life 1h", ""},
-		"no such group":      {"segl binding add x --scope demo/shop/dev --for 'spiffe://dev.segl.internal/tenant/demo/project/shop/environment/dev/*' --target db --database shop --group none --life 1h >/dev/null && segl db login x", ""},
-		"an injection":       {"segl binding add y --scope demo/shop/dev --for 'spiffe://dev.segl.internal/tenant/demo/project/shop/environment/dev/*' --target db --database 'shop;drop' --group shop_writers --life 1h", ""},
+		"no such target":     {"segl binding add x --scope demo/shop/dev --for 'spiffe://segl.test/tenant/demo/**' --target none --database shop --group shop_writers --life 1h", ""},
+		"no such group":      {"segl binding add x --scope demo/shop/dev --for 'spiffe://segl.test/tenant/demo/project/shop/environment/dev/*' --target db --database shop --group none --life 1h >/dev/null && segl db login x", ""},
+		"an injection":       {"segl binding add y --scope demo/shop/dev --for 'spiffe://segl.test/tenant/demo/project/shop/environment/dev/*' --target db --database 'shop;drop' --group shop_writers --life 1h", ""},
 		"a dead target":      {"segl target add dead 127.0.0.1:1 --scope demo", "does not answer"},
 	} {
 		if out, err := l.sh(t, c.script); err == nil {
