@@ -202,7 +202,7 @@ func (c *Certificate) check(names map[string]bool, paths map[string]string) erro
 		return fmt.Errorf("key_type: %q: want one of %s", c.KeyType, strings.Join(keypair.Types, ", "))
 	}
 	for _, n := range c.Names {
-		if _, err := cert.ParseName(n); err != nil {
+		if _, err := parseHost(n); err != nil {
 			return fmt.Errorf("names: %w", err)
 		}
 	}
@@ -217,6 +217,14 @@ func (c *Certificate) check(names map[string]bool, paths map[string]string) erro
 		paths[path] = what + " of " + c.Name
 	}
 	return checkHooks(c.Hooks)
+}
+
+// parseHost reads a host name or an address, as people write them.
+func parseHost(s string) (cert.Name, error) {
+	if net.ParseIP(s) != nil {
+		return cert.ParseName("ip:" + s)
+	}
+	return cert.ParseName("dns:" + s)
 }
 
 var signals = map[string]syscall.Signal{"": syscall.SIGHUP, "HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}

@@ -219,7 +219,7 @@ func (k *keeper) get(ctx context.Context, remote *client.Client, path string, bo
 	}
 	var names []cert.Name
 	for _, s := range k.Names {
-		n, err := cert.ParseName(s)
+		n, err := parseHost(s)
 		if err != nil {
 			return err
 		}

@@ -116,9 +116,9 @@ func (a *agent) token() {
 	}
 }
 
-func newAgent(t *testing.T) *agent {
+func newAgent(t *testing.T, s *e2e.Segl) *agent {
 	t.Helper()
-	a := &agent{t: t, segl: e2e.Shared(t), dir: t.TempDir()}
+	a := &agent{t: t, segl: s, dir: t.TempDir()}
 	t.Cleanup(func() {
 		if text, err := os.ReadFile(a.file("log")); err == nil && t.Failed() {
 			t.Logf("the agent's log:\n%s", text)
@@ -128,7 +128,7 @@ func newAgent(t *testing.T) *agent {
 }
 
 func TestTheAgentGetsRenewsAndProvesAnew(t *testing.T) {
-	a := newAgent(t)
+	a := newAgent(t, e2e.Start(t))
 	a.token()
 	a.config("{file: " + a.file("token") + "}")
 	a.start(0)
@@ -154,8 +154,16 @@ func TestTheAgentGetsRenewsAndProvesAnew(t *testing.T) {
 	e2e.Eventually(t, 20*time.Second, func() error { return told(a, 2) })
 	a.kill()
 
+	a.segl.Stop(t)
+	a.segl.Begin(t, "--clock-offset", "72h") // it has expired
+	a.start(72 * time.Hour)
+	e2e.Eventually(t, 20*time.Second, func() error { // the token was used: the agent says so, and goes on
+		if text, err := os.ReadFile(a.file("log")); err != nil || !strings.Contains(string(text), "task failed") {
+			return fmt.Errorf("the agent does not say that it has no proof: %v", err)
+		}
+		return nil
+	})
 	a.token()
-	a.start(72 * time.Hour) // it has expired: and so, to this agent, has whatever it gets; the server is asked all the same
 	third := a.has(second)
 	a.kill()
 	if third.URIs[0].String() != first.URIs[0].String() {
@@ -173,7 +181,7 @@ func told(a *agent, times int) error {
 
 // Killed at any instant, the agent leaves whole files, and its next run a whole pair.
 func TestAKilledAgentLeavesWholeFiles(t *testing.T) {
-	a := newAgent(t)
+	a := newAgent(t, e2e.Shared(t))
 	a.token()
 	a.config("{file: " + a.file("token") + "}")
 	for i := range 25 {
@@ -202,7 +210,7 @@ func TestAKilledAgentLeavesWholeFiles(t *testing.T) {
 }
 
 func TestAServiceAccountsTokenIsAProofAndAProgramIsKeptInStep(t *testing.T) {
-	a := newAgent(t)
+	a := newAgent(t, e2e.Shared(t))
 	cluster := oidctest.New(t)
 	if err := os.WriteFile(a.file("jwks.json"), cluster.Keys(t), 0o600); err != nil {
 		t.Fatal(err)
