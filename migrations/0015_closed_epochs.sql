@@ -30,7 +30,8 @@ COMMENT ON TABLE closed_epoch_block IS 'A Bloom filter of the marks that begin w
 -- Whoever may write an intent may cause this, and nothing else, to be deleted.
 -- +goose StatementBegin
 CREATE FUNCTION closed_epoch_changed() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('DELETE FROM %I.closed_epoch WHERE site = $1 AND epoch = $2', TG_TABLE_SCHEMA)
     USING   TG_ARGV[0]::smallint, TG_ARGV[1]::integer;

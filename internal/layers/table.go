@@ -76,7 +76,7 @@ func Table() map[string]Row { //nolint:funlen // a table
 
 		"migrations":                {Plumbing, nil, nil},
 		"internal/postgres":         {Plumbing, []string{"migrations"}, []string{pgx, "github.com/pressly/goose/v3"}},
-		"internal/postgres/cluster": {Plumbing, nil, nil},
+		"internal/postgres/cluster": {Plumbing, nil, []string{pgx}},
 		"internal/duty":             {Plumbing, []string{"internal/postgres"}, []string{pgx}},
 		"internal/web": {
 			Plumbing,

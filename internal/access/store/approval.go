@@ -55,7 +55,8 @@ func (r *Registry) ask(ctx context.Context, who identity.Caller, q access.Reques
 		WITH asked AS (
 			INSERT INTO approval AS a (kind, scope, terms, asked_at, asked_by, asked_act, expires_at)
 			VALUES ($10, $11, $12, $13, $14, nullif($15, ''), $16)
-			ON     CONFLICT (asked_by, kind, md5(terms)) WHERE used_at IS NULL AND coalesce(approved, true) DO UPDATE
+			ON     CONFLICT (asked_by, kind, md5(terms))
+			WHERE  used_at IS NULL AND coalesce(approved, true) DO UPDATE
 			SET    terms = excluded.terms,
 			       asked_at = excluded.asked_at,
 			       asked_act = excluded.asked_act,
