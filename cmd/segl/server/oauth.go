@@ -22,6 +22,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/duty"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/oidc"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/web"
 	"codeberg.org/dataverket/segl/kms"
 	"codeberg.org/dataverket/segl/kms/softkms"
@@ -146,7 +147,7 @@ func (v vouching) Vouch(ctx context.Context, f audit.Fact, serials ...cert.Seria
 
 // Stands implements token.Ledger.
 func (v vouching) Stands(ctx context.Context, serial cert.Serial) error {
-	err := v.s.ledger.Stands(ctx, serial)
+	err := v.s.ledger.Stands(postgres.AsOwner(ctx), serial) // of whichever tenant; whether it stands is published to everybody
 	if errors.Is(err, ca.ErrCallerRevoked) || errors.Is(err, ca.ErrNotFound) {
 		return token.ErrEnded
 	}
@@ -177,7 +178,7 @@ func (c chains) Holder(ctx context.Context, chain []*x509.Certificate) (identity
 	if err != nil {
 		return identity.Caller{}, token.ErrEnded
 	}
-	switch err := c.s.standing.Admit(ctx, who); {
+	switch err := c.s.standing.Admit(postgres.AsOwner(ctx), who); {
 	case errors.Is(err, ca.ErrUnavailable):
 		return identity.Caller{}, fmt.Errorf("%w: %w", token.ErrUnavailable, err)
 	case err != nil:
