@@ -95,7 +95,8 @@ func (a *agent) leaf() (*x509.Certificate, error) {
 func (a *agent) has(other *x509.Certificate) *x509.Certificate {
 	a.t.Helper()
 	var leaf *x509.Certificate
-	e2e.Eventually(a.t, 30*time.Second, func() (err error) {
+	// A kill may leave the server with an intent, which it abandons after half a minute: then the same token gets another.
+	e2e.Eventually(a.t, 2*time.Minute, func() (err error) {
 		if leaf, err = a.leaf(); err == nil && other != nil && leaf.Equal(other) {
 			err = errors.New("still the same certificate")
 		}
