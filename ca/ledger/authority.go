@@ -60,7 +60,7 @@ func (l *Ledger) recorded(ctx context.Context, f audit.Fact, sql string, args ..
 
 // Authorities implements ca.Ledger.
 func (l *Ledger) Authorities(ctx context.Context) ([]ca.AuthorityRow, error) {
-	rows, err := l.db.Query(ctx, `
+	rows, err := l.db.Query(postgres.AsOwner(ctx), `
 		SELECT a.id, a.name, a.purpose, a.site, coalesce(a.parent, 0), a.certificate, coalesce(a.key, ''), a.created_at, a.activated_at, a.retiring_at,
 		       a.retired_at, coalesce(s.path, 'platform')
 		FROM   authority a

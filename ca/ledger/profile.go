@@ -38,7 +38,8 @@ func (l *Ledger) AddProfile(ctx context.Context, r ca.ProfileRow, f audit.Fact) 
 
 // Profiles implements ca.Ledger.
 func (l *Ledger) Profiles(ctx context.Context) ([]ca.ProfileRow, error) {
-	rows, err := l.db.Query(ctx, `
+	// What is read here is held in memory for everybody, so it is all there is, whoever caused it to be read again.
+	rows, err := l.db.Query(postgres.AsOwner(ctx), `
 		SELECT p.revision, coalesce(s.path, 'platform'), p.name, p.spec, p.made_at, p.actor
 		FROM   profile p
 		LEFT   JOIN scope s ON s.id = p.scope
