@@ -1,0 +1,4 @@
+package postgres
+
+// VerifierOf is verifier with a salt of the test's own.
+var VerifierOf = verifierOf
