@@ -27,7 +27,7 @@ type Spec struct {
 	// Hosts and Identity: refused (the default), allowed or required.
 	Hosts    string   `json:"hosts,omitempty"`
 	Identity string   `json:"identity,omitempty"`
-	Role     bool     `json:"role,omitempty"`  // the common name is a database role
+	Role     bool     `json:"role,omitempty"` // the common name is a database role
 	Usage    []string `json:"usage,omitzero"` // extended key usage: server, client or both
 	Keys     []string `json:"keys,omitzero"`  // kms.Algorithm; rsaN is N bits or more. Default: every kind, RSA of 3072 bits or more
 	// NoRevAvail (RFC 9608) is for certificates of at most ShortLife; MustStaple (RFC 7633) for servers.

@@ -33,23 +33,23 @@ func (d *door) profileRoutes(who web.Access, at depth) []web.Route {
 
 // A Profile is what a certificate may be in a scope.
 type Profile struct {
-	Name       string       `json:"name" required:"true"`
-	Scope      string       `json:"scope" required:"true" description:"Where it holds so."`
-	Revision   int          `json:"revision" required:"true" description:"The newest change that it is made of; facts of issuance name it."`
-	Purpose    string       `json:"purpose" required:"true" description:"Which authorities sign it."`
-	Summary    string       `json:"summary,omitempty"`
-	Life       web.Duration `json:"life" required:"true" description:"How long a certificate lives that is asked for without a time."`
-	MaxLife    web.Duration `json:"max_life" required:"true"`
-	Hosts      string       `json:"hosts" required:"true" enum:"refused,allowed,required"`
-	Identity   string       `json:"identity" required:"true" enum:"refused,allowed,required"`
-	Role       bool         `json:"role" required:"true" description:"The common name is a database role."`
-	Usage      []string     `json:"usage" required:"true" description:"Extended key usage."`
-	Keys       []string     `json:"keys" required:"true" description:"Kinds of keys; RSA of that size and above."`
-	NoRevAvail bool         `json:"no_rev_avail" required:"true" description:"Certificates say that nobody tells of their end (RFC 9608)."`
-	MustStaple bool         `json:"must_staple" required:"true" description:"Certificates say that their server staples its status (RFC 7633)."`
-	Addresses  []string     `json:"addresses" required:"true" description:"Which addresses stand in a certificate: crl, ocsp, issuers."`
-	Withdrawn  bool         `json:"withdrawn" required:"true" description:"Nothing more is issued by it."`
-	Declared   *DeclaredProfile    `json:"declared,omitempty" description:"What the scope itself declares, where one profile is asked for."`
+	Name       string           `json:"name" required:"true"`
+	Scope      string           `json:"scope" required:"true" description:"Where it holds so."`
+	Revision   int              `json:"revision" required:"true" description:"The newest change that it is made of; facts of issuance name it."`
+	Purpose    string           `json:"purpose" required:"true" description:"Which authorities sign it."`
+	Summary    string           `json:"summary,omitempty"`
+	Life       web.Duration     `json:"life" required:"true" description:"How long a certificate lives that is asked for without a time."`
+	MaxLife    web.Duration     `json:"max_life" required:"true"`
+	Hosts      string           `json:"hosts" required:"true" enum:"refused,allowed,required"`
+	Identity   string           `json:"identity" required:"true" enum:"refused,allowed,required"`
+	Role       bool             `json:"role" required:"true" description:"The common name is a database role."`
+	Usage      []string         `json:"usage" required:"true" description:"Extended key usage."`
+	Keys       []string         `json:"keys" required:"true" description:"Kinds of keys; RSA of that size and above."`
+	NoRevAvail bool             `json:"no_rev_avail" required:"true" description:"Certificates say that nobody tells of their end (RFC 9608)."`
+	MustStaple bool             `json:"must_staple" required:"true" description:"Certificates say that their server staples its status (RFC 7633)."`
+	Addresses  []string         `json:"addresses" required:"true" description:"Which addresses stand in a certificate: crl, ocsp, issuers."`
+	Withdrawn  bool             `json:"withdrawn" required:"true" description:"Nothing more is issued by it."`
+	Declared   *DeclaredProfile `json:"declared,omitempty" description:"What the scope itself declares, where one profile is asked for."`
 }
 
 // DeclaredProfile is what a scope itself says of a profile.
@@ -180,10 +180,10 @@ func (d *door) setProfile(ctx context.Context, who identity.Caller, in SetProfil
 
 // ProfileImpact is what a change would do to the certificates that are there.
 type ProfileImpact struct {
-	Live     int        `json:"live" required:"true" description:"Valid certificates that the change touches."`
-	Refused  int        `json:"refused" required:"true" description:"How many of them would not be renewed."`
-	Shorter  int        `json:"shorter" required:"true" description:"How many others would be renewed for a shorter life."`
-	Complete bool       `json:"complete" required:"true" description:"Every certificate was looked at; else there were too many."`
+	Live     int                   `json:"live" required:"true" description:"Valid certificates that the change touches."`
+	Refused  int                   `json:"refused" required:"true" description:"How many of them would not be renewed."`
+	Shorter  int                   `json:"shorter" required:"true" description:"How many others would be renewed for a shorter life."`
+	Complete bool                  `json:"complete" required:"true" description:"Every certificate was looked at; else there were too many."`
 	First    []AffectedCertificate `json:"first" required:"true" description:"Up to 100 that would not be renewed, those that expire first."`
 }
 
