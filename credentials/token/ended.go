@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -15,8 +16,10 @@ import (
 
 // Bounds of what is remembered.
 const (
-	// endedMost is how many ends are remembered one by one. A list of so many is half a megabyte.
-	endedMost = 32768
+	// endedMost is how many ends of certificates are remembered one by one, and tokensMost how many of tokens themselves. A list of
+	// both is half a megabyte.
+	endedMost  = 16384
+	tokensMost = 16384
 	// stale is how old the newest look at the ledger may be for anything to be called active.
 	stale = 5 * time.Second
 )
@@ -27,43 +30,42 @@ type ended struct {
 
 	mu      sync.RWMutex // guards below
 	until   map[verify.Mark]time.Time
-	floor   time.Time // tokens from before are doubtful: more ended than there is room for
-	mass    time.Time // likewise, while an incident revokes everything that it touches
-	looked  time.Time // when the ledger was last read to its end
-	seq     uint64    // counts changes
+	tokens  map[verify.Mark]time.Time // of tokens themselves, which the ledger cannot be asked about
+	floor   time.Time                 // tokens from before are doubtful: more ended than there is room for
+	lost    time.Time                 // tokens from before are over: more of them were revoked than there is room for
+	mass    time.Time                 // likewise, while an incident revokes everything that it touches
+	looked  time.Time                 // when the ledger was last read to its end
+	seq     uint64                    // counts changes
 	changed chan struct{}
 }
 
 func newEnded(now func() time.Time) *ended {
-	return &ended{now: now, until: make(map[verify.Mark]time.Time), changed: make(chan struct{})}
+	return &ended{now: now, until: make(map[verify.Mark]time.Time), tokens: make(map[verify.Mark]time.Time), changed: make(chan struct{})}
 }
 
-// add remembers an end until then. Beyond what there is room for, all from before becomes doubtful.
+// add remembers an end until then. Beyond what there is room for, all from before becomes doubtful; where it is a token's own, of
+// which nobody else knows, over.
 func (e *ended) add(kind, value string, until time.Time) {
 	m := verify.MarkOf(kind, value)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if had, ok := e.until[m]; ok && !had.Before(until) {
+	of, most, floor := e.until, endedMost, &e.floor
+	if kind == "jti" {
+		of, most, floor = e.tokens, tokensMost, &e.lost
+	}
+	if had, ok := of[m]; ok && !had.Before(until) {
 		return
 	}
-	if len(e.until) >= endedMost {
-		e.sweepLocked()
-	}
-	if len(e.until) >= endedMost {
-		clear(e.until)
-		e.floor = e.now().Add(time.Second).Truncate(time.Second) // whatever was issued in this second too
-	}
-	e.until[m] = until
-	e.moveLocked()
-}
-
-func (e *ended) sweepLocked() {
 	now := e.now()
-	for m, end := range e.until {
-		if !now.Before(end) {
-			delete(e.until, m)
-		}
+	if len(of) >= most {
+		maps.DeleteFunc(of, func(_ verify.Mark, end time.Time) bool { return !now.Before(end) })
 	}
+	if len(of) >= most {
+		clear(of)
+		*floor = now.Add(time.Second).Truncate(time.Second) // whatever was issued in this second too
+	}
+	of[m] = until
+	e.moveLocked()
 }
 
 func (e *ended) moveLocked() {
@@ -99,9 +101,12 @@ func (e *ended) has(c verify.Claims) (over, doubtful bool, err error) {
 		return false, false, errors.New("what has ended could not be read for a while")
 	}
 	for _, m := range c.Marks() {
-		if end, ok := e.until[m]; ok && now.Before(end) {
+		if now.Before(e.until[m]) || now.Before(e.tokens[m]) {
 			return true, false, nil
 		}
+	}
+	if !e.lost.IsZero() && c.IssuedAt < e.lost.Unix() {
+		return true, false, nil
 	}
 	return false, c.IssuedAt < e.lowestLocked(), nil
 }
@@ -109,6 +114,9 @@ func (e *ended) has(c verify.Claims) (over, doubtful bool, err error) {
 // lowestLocked is the second before which tokens are doubtful.
 func (e *ended) lowestLocked() int64 {
 	at := e.floor
+	if e.lost.After(at) {
+		at = e.lost
+	}
 	if e.mass.After(at) {
 		at = e.mass.Add(time.Second)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/credentials/token/verify"
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 // longestChain is how many certificates a token may hang on: each exchange adds one.
@@ -14,8 +15,10 @@ const longestChain = 4
 
 // exchange finds out whose token a client shows, and may show (RFC 8693 §2.1). The client is the actor: no actor_token is taken.
 //
-// A subject token is of a configured provider, and its subject in the client's tenant; or it is of ours and was issued for the
-// client, whose SPIFFE ID is its audience. It need not be bound to the client: its holder gave it to its audience.
+// A subject token is of a configured provider, and its subject in the client's tenant; or it is of ours, of a holder in the
+// client's tenant, and was issued for the client, whose SPIFFE ID is its audience. It need not be bound to the client: its holder
+// gave it to its audience. What the new one is for is said by the client's binding, so by an admin of the client's tenant: nobody of
+// another tenant is put into those hands.
 func (s *Server) exchange(ctx context.Context, c client, form Form) (subject, error) {
 	text := form.Get("subject_token")
 	switch {
@@ -46,6 +49,11 @@ func (s *Server) exchange(ctx context.Context, c client, form Form) (subject, er
 	return out, nil
 }
 
+// akin reports whether both belong to one tenant, or both to the platform.
+func akin(a, b identity.Scope) bool {
+	return !a.IsZero() && a.Tenant() == b.Tenant() && a.IsPlatform() == b.IsPlatform()
+}
+
 // errForeign: the token is none of ours.
 var errForeign = errors.New("another issuer's")
 
@@ -57,6 +65,9 @@ func (s *Server) ours(ctx context.Context, c client, text string) (subject, erro
 	}
 	if err := claims.Check(s.cfg.Issuer, c.who.ID.String(), s.cfg.Now()); err != nil {
 		return subject{}, refused(InvalidGrant, "subject_token: %s", err) // RFC 8693 §2.2.2, RFC 6749 §5.2
+	}
+	if !akin(scopeOf(claims.ClientID), c.who.Scope) { // whoever it names besides was in its holder's tenant, or it would not exist
+		return subject{}, refused(InvalidGrant, "subject_token: its holder is not of the client's tenant")
 	}
 	active, err := s.active(ctx, claims)
 	switch {
@@ -83,7 +94,7 @@ func (s *Server) foreign(ctx context.Context, c client, text string) (subject, e
 		return subject{}, refused(InvalidGrant, "subject_token: %s", err)
 	case err != nil:
 		return subject{}, unavailable(err)
-	case v.Scope.IsZero() || v.Scope.Tenant() != c.who.Scope.Tenant() || v.Scope.IsPlatform() != c.who.Scope.IsPlatform():
+	case !akin(v.Scope, c.who.Scope):
 		return subject{}, refused(InvalidGrant, "subject_token: its subject is not of the client's tenant")
 	case !scopeOf(v.Actor).IsZero(): // a provider that lets somebody choose that name would speak for our workloads
 		return subject{}, refused(InvalidGrant, "subject_token: a provider's subject is no SPIFFE ID of ours")

@@ -1,4 +1,7 @@
 package token
 
-// EndedMost is how many ends are remembered one by one.
-const EndedMost = endedMost
+// How many ends are remembered one by one: of certificates, and of tokens themselves.
+const (
+	EndedMost  = endedMost
+	TokensMost = tokensMost
+)

@@ -54,7 +54,8 @@ func (s *Server) Introspect(ctx context.Context, p Peer, form Form) (Introspecti
 	return out, nil
 }
 
-// Judge returns what a token says that is shown to this service itself, whose audience is the issuer's own name.
+// Judge returns what a token says that is shown to this service itself, whose audience is the issuer's own name. One that was
+// exchanged is no evidence here: its actor would have every right of its subject, whatever the subject meant it for.
 func (s *Server) Judge(ctx context.Context, text string, shown verify.Shown) (verify.Claims, error) {
 	v, err := verify.New(verify.Config{
 		Issuer: s.cfg.Issuer, Audience: s.cfg.Issuer, Keys: s.keys.Load(), Ended: standing{ctx, s}, Seen: spending{s.cfg.Store}, Now: s.cfg.Now,
@@ -62,7 +63,11 @@ func (s *Server) Judge(ctx context.Context, text string, shown verify.Shown) (ve
 	if err != nil {
 		return verify.Claims{}, err
 	}
-	return v.Verify(ctx, text, shown)
+	c, err := v.Verify(ctx, text, shown)
+	if err == nil && c.Act != nil {
+		return verify.Claims{}, fmt.Errorf("%w: it was exchanged: ask here as yourself", verify.ErrToken)
+	}
+	return c, err
 }
 
 // standing asks about one token as introspection does. It lives for one request.

@@ -220,6 +220,44 @@ func TestATokenForAServiceIsExchangedByThatServiceAlone(t *testing.T) {
 	}
 }
 
+// What somebody gave another tenant's service a token for is that service's to answer, not to pass on.
+func TestATokenOfAnotherTenantIsNotExchanged(t *testing.T) {
+	h := open(t, nil)
+	client := h.workload(t, "/tenant/other/project/p/environment/dev/service", time.Hour)
+	h.bind(t, client.id, time.Hour, []string{orders}, "admin")
+	platform := h.workload(t, "/platform/admin", time.Hour)
+	h.bind(t, platform.id, time.Hour, []string{client.id})
+	web := h.web(t)
+	h.bind(t, web.id, time.Hour, []string{client.id})
+	for _, from := range []workload{web, platform} {
+		given := h.issue(t, from, "audience", client.id).Token
+		v := asking(client, "grant_type", token.TokenExchange, "subject_token", given, "subject_token_type", token.TypeAccessToken, "audience", orders)
+		if a, err := h.Issue(t.Context(), client.Peer, form(t, v), nil); code(err) != token.InvalidGrant {
+			t.Errorf("%s acts for %s for %d s: %v", client.id, from.id, a.Expires, err)
+		}
+	}
+}
+
+// An actor has at this service what is its own: who may do what here is no API's scope, and nobody's to hand on.
+func TestAnExchangedTokenIsNoEvidenceHere(t *testing.T) {
+	h := open(t, nil)
+	web, back := h.web(t), h.workload(t, "/tenant/demo/project/shop/environment/dev/back", time.Hour)
+	h.bind(t, web.id, time.Hour, []string{back.id, issuer})
+	h.bind(t, back.id, time.Hour, []string{issuer})
+	judge := func(w workload, text string) error {
+		_, err := h.Judge(t.Context(), text, verify.Shown{Certificate: w.Leaf, Method: "POST", URL: issuer + "/v1/leases"})
+		return err
+	}
+	if err := judge(web, h.issue(t, web, "audience", issuer).Token); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	given := h.issue(t, web, "audience", back.id).Token
+	exchanged := h.issue(t, back, "grant_type", token.TokenExchange, "subject_token", given, "subject_token_type", token.TypeAccessToken, "audience", issuer).Token
+	if err := judge(back, exchanged); !errors.Is(err, verify.ErrToken) {
+		t.Errorf("%s is taken for %s: %v", back.id, web.id, err)
+	}
+}
+
 func scope(t *testing.T, s string) identity.Scope {
 	t.Helper()
 	v, err := identity.ParseScope(s)

@@ -124,9 +124,11 @@ func (s *Server) marks() (list []verify.Mark, floor int64, seq uint64, err error
 	if now.Sub(e.looked) > stale {
 		return nil, 0, 0, errors.New("what has ended could not be read for a while")
 	}
-	for m, end := range e.until {
-		if now.Before(end) {
-			list = append(list, m)
+	for _, of := range []map[verify.Mark]time.Time{e.until, e.tokens} {
+		for m, end := range of {
+			if now.Before(end) {
+				list = append(list, m)
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b verify.Mark) int { return bytes.Compare(a[:], b[:]) })

@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/url"
@@ -317,6 +318,38 @@ func TestWhatThereIsNoRoomForIsDoubted(t *testing.T) {
 	}
 	h.pass(t, 2*time.Second)
 	if fresh := h.says(t, h.issue(t, w).Token); l.Has(fresh) {
+		t.Error("what is issued afterwards is over as well")
+	}
+}
+
+// The ledger knows certificates, and not which tokens were revoked: what was forgotten of those must not be active again.
+func TestARevokedTokenStaysRevokedHoweverMuchEnds(t *testing.T) {
+	h := open(t, nil)
+	w := h.web(t)
+	text := h.issue(t, w).Token
+	revoke := func(w workload, text string) {
+		t.Helper()
+		if err := h.Revoke(t.Context(), w.Peer, form(t, url.Values{"client_id": {w.id}, "token": {text}})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(w, text)
+	for range token.EndedMost + 1 {
+		h.End(cert.NewSerial(1, h.now()))
+	}
+	if h.active(t, w, text) {
+		t.Error("more certificates ended than there is room for, and it is active again")
+	}
+	for range token.TokensMost + 1 {
+		h.ends = append(h.ends, token.End{At: h.at, Kind: "jti", Value: rand.Text()})
+	}
+	h.read(t)
+	if h.active(t, w, text) {
+		t.Error("more tokens were revoked than there is room for, and it is active again")
+	}
+	h.ends = nil // who goes on from where it was does not read them again
+	h.pass(t, 2*time.Second)
+	if !h.active(t, w, h.issue(t, w).Token) {
 		t.Error("what is issued afterwards is over as well")
 	}
 }

@@ -19,7 +19,8 @@
 // from is revoked, once its binding ends, and while its scope is suspended. Each of these leaves a fact; every replica follows
 // those (Follow) and holds what ended for as long as a token could outlive it, so that introspection (RFC 7662) asks no database.
 // What ended is also a signed list, by which others judge tokens offline (credentials/token/verify). Both are bounded: what
-// there is no room for becomes a floor, below which tokens are asked about in the ledger, and refused offline.
+// there is no room for becomes a floor, below which tokens are asked about in the ledger, and refused offline; where it was tokens
+// themselves that were revoked, of which the ledger has no list, they are refused everywhere.
 //
 // A replica that cannot follow says so and answers nothing: never active on doubt. The package speaks no HTTP and no SQL. A
 // Server is safe for concurrent use.
