@@ -29,7 +29,9 @@ import (
 type Config struct {
 	Certificate func(context.Context) (*tls.Certificate, error) // ours, as the client of a target
 	Roots       func() *x509.CertPool                           // for targets that bring no authority of their own
-	Password    func() credentials.Secret                       // of our login; nil: none, and no target can be used
+	// Password returns that of our login at a target; empty: none is meant for it, and nothing is sent there. Whoever names a
+	// target is sent it, so no two tenants may have the same.
+	Password func(credentials.Target) credentials.Secret
 	Now         func() time.Time
 }
 
@@ -50,7 +52,8 @@ type Backend struct {
 	pools map[place]*redis.Client
 }
 
-type place struct{ address, authority, manager string }
+// A place is a target as one tenant, or the platform, names it: connections are not shared between them, as passwords are not.
+type place struct{ address, authority, manager, tenant string }
 
 // New returns a Backend that knows no target yet.
 func New(c Config) *Backend { return &Backend{cfg: c, pools: make(map[place]*redis.Client)} }
@@ -66,10 +69,11 @@ func (b *Backend) Close() {
 }
 
 func (b *Backend) pool(t credentials.Target) (*redis.Client, error) {
-	if b.cfg.Password == nil {
-		return nil, fmt.Errorf("%w: this service has no password for Redis: set leases.redis_password_file", credentials.ErrUnprepared)
+	password := func() string { return b.cfg.Password(t).Reveal() }
+	if password() == "" {
+		return nil, fmt.Errorf("%w: there is no password for targets of %s: set leases.redis_password_file(s)", credentials.ErrUnprepared, t.Scope)
 	}
-	at := place{t.Address, t.Authority, t.Manager}
+	at := place{t.Address, t.Authority, t.Manager, t.Scope.Tenant()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p, ok := b.pools[at]; ok {
@@ -94,7 +98,7 @@ func (b *Backend) pool(t credentials.Target) (*redis.Client, error) {
 		}
 	}
 	b.pools[at] = redis.NewClient(&redis.Options{
-		Addr: t.Address, Username: t.Manager, CredentialsProvider: func() (string, string) { return t.Manager, b.cfg.Password().Reveal() },
+		Addr: t.Address, Username: t.Manager, CredentialsProvider: func() (string, string) { return t.Manager, password() },
 		DialTimeout: connect, ReadTimeout: timeout, WriteTimeout: timeout, PoolSize: connections, MaxRetries: -1, DisableIdentity: true, Protocol: 3,
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: roots, Time: b.cfg.Now,

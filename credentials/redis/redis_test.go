@@ -21,6 +21,7 @@ import (
 	"codeberg.org/dataverket/segl/credentials"
 	"codeberg.org/dataverket/segl/credentials/credentialstest"
 	"codeberg.org/dataverket/segl/credentials/redis"
+	"codeberg.org/dataverket/segl/internal/identity"
 )
 
 const password = "manager-password"
@@ -87,13 +88,24 @@ func newHouse(t *testing.T) *house {
 func (h *house) with(t *testing.T, c redis.Config) *redis.Backend {
 	t.Helper()
 	c.Certificate, c.Roots = h.ca.Client(t, "segl@platform"), func() *x509.CertPool { return h.ca.Pool }
-	c.Password = func() credentials.Secret { return credentials.NewSecret(password) }
+	if c.Password == nil {
+		c.Password = func(credentials.Target) credentials.Secret { return credentials.NewSecret(password) }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	b := redis.New(c)
 	t.Cleanup(b.Close)
 	return b
+}
+
+func scope(t *testing.T, s string) identity.Scope {
+	t.Helper()
+	v, err := identity.ParseScope(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 type session struct{ *driver.Client }
@@ -120,7 +132,7 @@ func TestConformance(t *testing.T) {
 	t.Run("who may do everything is refused", func(t *testing.T) {
 		super := h.target
 		super.Manager = "root"
-		b := redis.New(redis.Config{Certificate: h.ca.Client(t, "x"), Roots: func() *x509.CertPool { return h.ca.Pool }, Password: func() credentials.Secret { return credentials.NewSecret("rootpw") }, Now: time.Now})
+		b := redis.New(redis.Config{Certificate: h.ca.Client(t, "x"), Roots: func() *x509.CertPool { return h.ca.Pool }, Password: func(credentials.Target) credentials.Secret { return credentials.NewSecret("rootpw") }, Now: time.Now})
 		defer b.Close()
 		if _, err := b.Make(t.Context(), super, credentialstest.Grant("x")); !errors.Is(err, credentials.ErrTooPowerful) {
 			t.Errorf("%v", err)
@@ -141,6 +153,20 @@ func TestConformance(t *testing.T) {
 			g.Principal = name
 			if done, err := h.backend.End(t.Context(), h.target, []credentials.Grant{g}); err != nil || done[0].Receipts[0].Effect != credentials.WasNotThere {
 				t.Errorf("%s: %v %v", name, done, err)
+			}
+		}
+	})
+	// Who names the server of another tenant as a target of its own gets in with neither the other's password nor its connections.
+	t.Run("a tenant's password is for its own targets", func(t *testing.T) {
+		b := h.with(t, redis.Config{Password: func(at credentials.Target) credentials.Secret {
+			return credentials.NewSecret(map[string]string{"demo": password, "other": "another-password"}[at.Scope.Tenant()])
+		}})
+		for _, tenant := range []string{"demo", "other", "third"} {
+			theirs := h.target
+			theirs.Scope = scope(t, tenant)
+			err := b.Check(t.Context(), theirs)
+			if (tenant == "demo") != (err == nil) || err != nil && !errors.Is(err, credentials.ErrUnprepared) {
+				t.Errorf("%s: %v", tenant, err)
 			}
 		}
 	})

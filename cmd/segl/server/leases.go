@@ -33,23 +33,25 @@ import (
 
 // Leases says how logins at databases are made.
 type Leases struct {
-	// RedisPasswordFile holds the password of our login at Redis targets, beside our certificate: such a server knows no names
-	// of certificates. Default: none, and no Redis target can be used.
+	// RedisPasswordFile holds the password of our login at Redis targets of the platform, beside our certificate: such a server
+	// knows no names of certificates. It is read at each connection. Default: none, and no such target can be used.
 	RedisPasswordFile string `yaml:"redis_password_file"`
+	// RedisPasswordFiles are those for tenants' targets, by tenant, each its own: who may name a tenant's targets can have its
+	// password sent to any server.
+	RedisPasswordFiles map[string]string `yaml:"redis_password_files"`
 }
 
-// redisPassword reads it at each connection, so that it may be changed without a restart.
-func (l Leases) redisPassword() func() credentials.Secret {
-	if l.RedisPasswordFile == "" {
-		return nil
+// RedisPassword returns the password of our login at a target, empty where there is none for whose it is.
+func (l Leases) RedisPassword(t credentials.Target) credentials.Secret {
+	file := l.RedisPasswordFiles[t.Scope.Tenant()]
+	if t.Scope.IsPlatform() {
+		file = l.RedisPasswordFile
 	}
-	return func() credentials.Secret {
-		b, err := os.ReadFile(l.RedisPasswordFile)
-		if err != nil {
-			return credentials.Secret{} // the target says what it thinks of that
-		}
-		return credentials.NewSecret(strings.TrimSpace(string(b)))
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return credentials.Secret{} // the target cannot be used, and says so
 	}
+	return credentials.NewSecret(strings.TrimSpace(string(b)))
 }
 
 // leasing is what makes logins at databases, and ends them.
@@ -74,7 +76,7 @@ func (s *Server) openLeases(context.Context) error {
 	pass := &manager{ca: s.ca, domain: s.cfg.TrustDomain, now: s.now}
 	pg := postgres.New(postgres.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Now: s.now})
 	my := mysql.New(mysql.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Now: s.now})
-	rd := redis.New(redis.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Password: s.cfg.Leases.redisPassword(), Now: s.now})
+	rd := redis.New(redis.Config{Certificate: pass.Certificate, Roots: s.roots.Load, Password: s.cfg.Leases.RedisPassword, Now: s.now})
 	l := &leasing{book: store.New(s.walled), wake: make(chan struct{}, 1), close: []func(){pg.Close, my.Close, rd.Close}}
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "segl_leases_total", Help: "Leases by what happened to them."}, []string{"event"})
 	for _, e := range credentials.Events() {
