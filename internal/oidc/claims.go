@@ -26,8 +26,11 @@ func (p *Provider) read(claims map[string]json.RawMessage, b *Bearer) (err error
 	if b.Roles, err = roles(claims[p.cfg.RolesClaim]); err != nil {
 		return fmt.Errorf("claim %s: %w", p.cfg.RolesClaim, err)
 	}
-	if b.Act, err = actor(claims["act"]); err != nil {
+	if b.Act, b.ActIssuer, err = actor(claims["act"]); err != nil {
 		return err
+	}
+	if b.Act != "" && b.ActIssuer == "" {
+		b.ActIssuer = b.Issuer
 	}
 	switch {
 	case claims["events"] != nil:
@@ -101,17 +104,18 @@ func text(claims map[string]json.RawMessage, name string) (s string, err error) 
 
 // actor reads who acts for the subject: the outermost one, which is who sent the token. Those within acted before, and count for
 // nothing but history (RFC 8693 §4.1).
-func actor(raw json.RawMessage) (string, error) {
+func actor(raw json.RawMessage) (subject, issuer string, err error) {
 	if raw == nil {
-		return "", nil
+		return "", "", nil
 	}
 	var act struct {
 		Subject string `json:"sub"`
+		Issuer  string `json:"iss"`
 	}
-	if err := json.Unmarshal(raw, &act); err != nil || act.Subject == "" || len(act.Subject) > maxClaim {
-		return "", fmt.Errorf("claim act: want an object that names a subject of at most %d octets (RFC 8693 §4.1)", maxClaim)
+	if err := json.Unmarshal(raw, &act); err != nil || act.Subject == "" || len(act.Subject) > maxClaim || len(act.Issuer) > maxClaim {
+		return "", "", fmt.Errorf("claim act: want an object that names a subject of at most %d octets (RFC 8693 §4.1)", maxClaim)
 	}
-	return act.Subject, nil
+	return act.Subject, act.Issuer, nil
 }
 
 // roles reads them in any of the forms that providers write.

@@ -78,6 +78,7 @@ type Bearer struct {
 	Tenant          string    // what the tenant claim says; empty where there is none
 	Roles           []Role    // what the roles claim says
 	Act             string    // the party that really acts, where Subject delegated to it (RFC 8693 §4.1)
+	ActIssuer       string    // whose subject that is: its own iss, else Issuer
 	ID              string    // the token's own (jti), where it has one
 	Expires         time.Time // it names nobody after that
 	Issued          time.Time // zero where it does not say

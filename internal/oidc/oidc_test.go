@@ -80,7 +80,7 @@ func TestVerifyNamesTheBearer(t *testing.T) {
 	r := newRig(t)
 	got, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(map[string]any{"act": map[string]any{"sub": "robot", "act": map[string]any{"sub": "older"}}})))
 	want := oidc.Bearer{
-		Issuer: r.URL, Subject: "user-1", Tenant: "4711", ID: "t1", Act: "robot", Expires: r.clock.Now().Add(10 * time.Minute),
+		Issuer: r.URL, Subject: "user-1", Tenant: "4711", ID: "t1", Act: "robot", ActIssuer: r.URL, Expires: r.clock.Now().Add(10 * time.Minute),
 		Roles: []oidc.Role{{"admin", []string{"4711", "4712"}}, {"issuer", []string{"4711"}}}, Issued: r.clock.Now().UTC(),
 		Claims: map[string][]string{
 			"iss": {r.URL}, "sub": {"user-1"}, "aud": {"other", "segl"}, "jti": {"t1"}, oidc.DefaultTenantClaim: {"4711"}, "tenant": {"4711"},

@@ -209,7 +209,7 @@ func (v subjects) Subject(ctx context.Context, text string) (token.Subject, erro
 		if err != nil || at.IsPlatform() || at.Project() != "" {
 			return token.Subject{}, fmt.Errorf("%w: its tenant is none of this service", token.ErrSubject)
 		}
-		return token.Subject{Actor: "oidc:" + b.Issuer + "#" + b.Subject, Scope: at, Act: b.Act, Expires: b.Expires}, nil
+		return token.Subject{Actor: person(b.Issuer, b.Subject), Scope: at, Act: b.Act, Expires: b.Expires}, nil
 	}
 	return token.Subject{}, fmt.Errorf("%w: its issuer is not configured here", token.ErrSubject)
 }

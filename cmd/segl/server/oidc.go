@@ -100,8 +100,15 @@ func (b bearers) Verify(ctx context.Context, p web.Presented) (identity.Caller, 
 	case who.Kind != oidc.None:
 		return identity.Caller{}, false, fmt.Errorf("%w: it is %s, and this takes access tokens", web.ErrToken, who.Kind)
 	}
-	return identity.Caller{Actor: "oidc:" + who.Issuer + "#" + who.Subject, Issuer: who.Issuer, Claims: identity.NewClaims(who.Claims), Act: who.Act}, false, nil
+	out := identity.Caller{Actor: person(who.Issuer, who.Subject), Issuer: who.Issuer, Claims: identity.NewClaims(who.Claims)}
+	if who.Act != "" { // by the name that it has when it comes itself: nobody confirms what they asked for (access.Approval)
+		out.Act = person(who.ActIssuer, who.Act)
+	}
+	return out, false, nil
 }
+
+// person is what facts call whom an issuer calls subject.
+func person(issuer, subject string) string { return "oidc:" + issuer + "#" + subject }
 
 // LoginAnswer says how people log in here.
 type LoginAnswer struct {
