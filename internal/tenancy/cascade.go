@@ -70,15 +70,23 @@ func (d *Deleter) goOn(ctx context.Context, v dying) error {
 }
 
 // An ending is one kind of thing that a tenant has, and what ends it.
-type ending struct{ column, table, set, live string }
+type ending struct{ column, table, set, live, whose string }
+
+// What is a tenant's ($2): what is in one of its scopes; and elsewhere the roles of its identities, which whoever gets its name
+// would make again.
+const (
+	inside  = `t.scope = ANY (ARRAY(SELECT id FROM scope WHERE path = $2 OR starts_with(path, $2 || '/')))`
+	ofTheir = `split_part(t.identity, '/', 4) = 'tenant' AND split_part(t.identity, '/', 5) = $2`
+)
 
 var endings = []ending{
-	{"accounts", "acme_account", "deactivated_at", "deactivated_at IS NULL"},
-	{"keys", "acme_binding", "revoked_at", "revoked_at IS NULL"},
-	{"roles", "role_binding", "ended_at", "ended_at IS NULL"},
-	{"methods", "enrolment_method", "ended_at", "ended_at IS NULL"},
-	{"targets", "credential_binding", "ended_at", "ended_at IS NULL"},
-	{"targets", "credential_target", "ended_at", "ended_at IS NULL"},
+	{"accounts", "acme_account", "deactivated_at", "deactivated_at IS NULL", inside},
+	{"keys", "acme_binding", "revoked_at", "revoked_at IS NULL", inside},
+	{"roles", "role_binding", "ended_at", "ended_at IS NULL", inside},
+	{"roles", "role_binding", "ended_at", "ended_at IS NULL", ofTheir},
+	{"methods", "enrolment_method", "ended_at", "ended_at IS NULL", inside},
+	{"targets", "credential_binding", "ended_at", "ended_at IS NULL", inside},
+	{"targets", "credential_target", "ended_at", "ended_at IS NULL", inside},
 }
 
 // most bounds how much one statement ends.
@@ -90,7 +98,7 @@ func (d *Deleter) end(ctx context.Context, v dying, e ending) error {
 			WITH mine AS (
 				SELECT t.id
 				FROM   `+e.table+` t
-				WHERE  t.scope = ANY (ARRAY(SELECT id FROM scope WHERE path = $2 OR starts_with(path, $2 || '/'))) AND t.`+e.live+`
+				WHERE  `+e.whose+` AND t.`+e.live+`
 				LIMIT  $4
 			), ended AS (
 				UPDATE `+e.table+` t

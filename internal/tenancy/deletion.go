@@ -71,7 +71,7 @@ func (d *Deleter) Preview(ctx context.Context, who identity.Caller, tenant ident
 		SELECT cardinality(m.ids),
 		       (SELECT count(*) FROM acme_account WHERE scope = ANY (m.ids) AND deactivated_at IS NULL),
 		       (SELECT count(*) FROM acme_binding WHERE scope = ANY (m.ids) AND revoked_at IS NULL),
-		       (SELECT count(*) FROM role_binding WHERE scope = ANY (m.ids) AND ended_at IS NULL),
+		       (SELECT count(*) FROM role_binding t WHERE (t.scope = ANY (m.ids) OR split_part(t.identity, '/', 4) = 'tenant' AND split_part(t.identity, '/', 5) = $1) AND t.ended_at IS NULL),
 		       (SELECT count(*) FROM enrolment_method WHERE scope = ANY (m.ids) AND ended_at IS NULL),
 		       (SELECT count(*) FROM credential_target WHERE scope = ANY (m.ids) AND ended_at IS NULL)
 		FROM   mine m`, tenant.String()).Scan(&out.Scopes, &out.Accounts, &out.Keys, &out.Roles, &out.Methods, &out.Targets)
@@ -106,7 +106,7 @@ func (d *Deleter) Delete(ctx context.Context, who identity.Caller, tenant identi
 		if had, err := d.deletion(ctx, `tenant = $1 AND finished_at IS NULL`, tenant.String()); !errors.Is(err, ErrNotFound) {
 			return had, err
 		}
-		err = d.Guard.Pass(ctx, who, access.Request{Kind: access.DeleteTenant, Scope: identity.Platform, Terms: "delete tenant " + tenant.String()})
+		err = d.Guard.Pass(ctx, who, access.Request{Kind: access.DeleteTenant, Scope: identity.Platform, Terms: d.terms(tenant)})
 	}
 	if err != nil {
 		return Deletion{}, d.refused(ctx, f, err)
@@ -132,6 +132,12 @@ func (d *Deleter) Delete(ctx context.Context, who identity.Caller, tenant identi
 		return Deletion{}, err
 	}
 	return d.deletion(ctx, `tenant = $1 AND finished_at IS NULL`, tenant.String())
+}
+
+// terms name a tenant that is there now: not the next of its name, whenever a confirmation is used.
+func (d *Deleter) terms(tenant identity.Scope) string {
+	v, _ := d.Scope(tenant) // deletable found it
+	return fmt.Sprintf("delete tenant %s, made %s", tenant, v.CreatedAt.Format(time.RFC3339))
 }
 
 // refused records a refusal and returns its error; other errors pass through.

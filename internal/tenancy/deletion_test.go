@@ -54,6 +54,12 @@ func furnished(t *testing.T, db *postgres.DB) {
 		FROM   scope
 		WHERE  path = 'demo'`)
 	exec(t, db, `
+		INSERT INTO role_binding (role, scope, identity, made_at, made_by)
+		SELECT 'reader', s.id, v.identity, now(), 'test'
+		FROM   (VALUES ('spiffe://segl.test/tenant/demo/project/shop/**'), ('spiffe://segl.test/tenant/demo2/ci'), ('spiffe://segl.test/platform/demo')) AS v (identity)
+		CROSS  JOIN scope s
+		WHERE  s.path = 'other'`)
+	exec(t, db, `
 		INSERT INTO limit_override (name, scope, rate, changed_at)
 		SELECT 'few', id, '1/1h', now()
 		FROM   scope
@@ -79,7 +85,7 @@ func TestADeletedTenantMadeAgainHasNothingOfTheOld(t *testing.T) {
 	demo := pkitest.Scope("demo")
 
 	plan, err := d.Preview(t.Context(), operator, demo)
-	if err != nil || plan.Scopes != 3 || plan.Accounts != 1 || plan.Roles != 1 || plan.Targets != 1 || plan.Certificates != 7 || r.State(demo) != tenancy.Active {
+	if err != nil || plan.Scopes != 3 || plan.Accounts != 1 || plan.Roles != 2 || plan.Targets != 1 || plan.Certificates != 7 || r.State(demo) != tenancy.Active {
 		t.Fatalf("%+v, %s, %v", plan, r.State(demo), err)
 	}
 	begun, err := d.Delete(t.Context(), operator, demo, "they left")
@@ -103,7 +109,7 @@ func TestADeletedTenantMadeAgainHasNothingOfTheOld(t *testing.T) {
 	must(t, d.RunOnce(t.Context()))
 	must(t, d.RunOnce(t.Context())) // nothing is left to do
 	proof, err := d.Deletion(t.Context(), operator, begun.ID)
-	if err != nil || proof.FinishedAt.IsZero() || proof.Certificates != 7 || proof.Accounts != 1 || proof.Roles != 1 || proof.Targets != 2 || proof.Scopes != 3 {
+	if err != nil || proof.FinishedAt.IsZero() || proof.Certificates != 7 || proof.Accounts != 1 || proof.Roles != 2 || proof.Targets != 2 || proof.Scopes != 3 {
 		t.Fatalf("%+v, %v", proof, err)
 	}
 	var why string
@@ -132,6 +138,11 @@ func TestADeletedTenantMadeAgainHasNothingOfTheOld(t *testing.T) {
 			t.Errorf("the new tenant has %d of the old one's %s", n, table)
 		}
 	}
+	var roles []string
+	must(t, db.QueryRow(t.Context(), `SELECT array_agg(identity ORDER BY identity) FROM role_binding WHERE ended_at IS NULL AND role = 'reader'`).Scan(&roles))
+	if len(roles) != 2 || roles[0] != "spiffe://segl.test/platform/demo" || roles[1] != "spiffe://segl.test/tenant/demo2/ci" {
+		t.Errorf("elsewhere %q have roles", roles)
+	}
 	if _, err := r.Chain(t.Context(), pkitest.Scope(proof.Gone.String()+"/shop/dev")); err == nil {
 		t.Error("something is issued under the name of what is gone")
 	}
@@ -152,9 +163,10 @@ func refuses(t *testing.T, r *tenancy.Registry, path, rule string) {
 
 func TestDeletingRefuses(t *testing.T) {
 	r, db := opened(t)
-	asked := 0
-	d := &tenancy.Deleter{Registry: r, Ender: &ender{}, Guard: func(context.Context, identity.Caller, access.Request) error {
+	asked, terms := 0, map[string]bool{}
+	d := &tenancy.Deleter{Registry: r, Ender: &ender{}, Guard: func(_ context.Context, _ identity.Caller, q access.Request) error {
 		asked++
+		terms[q.Terms] = true
 		return &access.Pending{ID: 1}
 	}}
 	admin := pkitest.Workload(pkitest.Scope("demo"), "boss")
@@ -175,6 +187,11 @@ func TestDeletingRefuses(t *testing.T) {
 	}
 	if _, err := d.Delete(t.Context(), operator, pkitest.Scope("demo"), ""); !errors.Is(err, access.ErrPending) || asked != 1 {
 		t.Errorf("one operator deletes a tenant: %v", err)
+	}
+	exec(t, db, `UPDATE scope SET created_at = created_at + interval '2 days' WHERE path = 'demo'`)
+	must(t, r.Reload(t.Context()))
+	if _, err := d.Delete(t.Context(), operator, pkitest.Scope("demo"), ""); !errors.Is(err, access.ErrPending) || len(terms) != 2 {
+		t.Errorf("what was confirmed of one tenant is of the next of its name: %v, %v", err, terms)
 	}
 	must(t, d.RunOnce(t.Context()))
 	if r.State(pkitest.Scope("demo")) != tenancy.Active || number(t, db, "demo") == 0 {
