@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,15 +45,16 @@ type Target struct {
 	EndedAt time.Time // zero while it is in use
 }
 
-// Check refuses a target that could not be meant.
+// Check refuses a target that could not be meant, and spells its address in the one way that addresses are compared by.
 func (t *Target) Check() error {
 	if _, err := ParseLabel(string(t.Name)); err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(t.Address)
-	if err != nil || host == "" || port == "" || len(t.Address) > 255 || strings.ContainsAny(t.Address, " ,;'\"\\/@?=&\x00\n") {
-		return fmt.Errorf("address %.80q: want host:port, one server", t.Address)
+	address, err := oneSpelling(t.Address)
+	if err != nil {
+		return err
 	}
+	t.Address = address
 	switch {
 	case t.Scope.IsZero():
 		return errors.New("target: belongs to no scope")
@@ -72,6 +75,20 @@ func (t *Target) Check() error {
 		}
 	}
 	return nil
+}
+
+// oneSpelling returns an address in lower case, without a last dot or zeros before its port.
+func oneSpelling(address string) (string, error) {
+	host, text, err := net.SplitHostPort(address)
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	port, perr := strconv.ParseUint(text, 10, 16)
+	if err != nil || perr != nil || port == 0 || host == "" || len(address) > 255 || strings.ContainsAny(address, " ,;'\"\\/@?=&\x00\n") {
+		return "", fmt.Errorf("address %.80q: want host:port, one server", address)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(port, 10)), nil
 }
 
 const maxPEM = 64 << 10

@@ -13,7 +13,8 @@ import (
 // A Book keeps what was decided. What a method returns nil for is durable, with its fact. An error may leave open whether it
 // is: everything here may be asked again.
 type Book interface {
-	// AddTarget and AddBinding record; the answer has its ID. ErrExists; ErrNotFound: no such scope, or target; ErrMixed.
+	// AddTarget and AddBinding record; the answer has its ID. ErrExists; ErrNotFound: no such scope, or target; ErrMixed; ErrOthers:
+	// a target in use has that address, and its scope is not the new one's or below it.
 	AddTarget(ctx context.Context, t Target, f audit.Fact) (Target, error)
 	AddBinding(ctx context.Context, b Binding, f audit.Fact) (Binding, error)
 	// EndTarget and EndBinding end what has that name, and with it, in that moment, all its leases. ErrNotFound.
@@ -60,8 +61,8 @@ type Book interface {
 	Settle(ctx context.Context, list []Settled, now time.Time) error
 	// Debt returns, for each target with ended leases that are there yet, how many, since when, and how many tries failed.
 	Debt(ctx context.Context) ([]Debt, error)
-	// Strays returns which of principals at t belong to no lease that is there yet.
-	Strays(ctx context.Context, t Target, principals []string) ([]string, error)
+	// Strays returns which of principals belong to no lease that is there yet, wherever: one server may have several names.
+	Strays(ctx context.Context, principals []string) ([]string, error)
 	// Swept records what became of strays.
 	Swept(ctx context.Context, t Target, list []Ended, now time.Time, who identity.Caller) error
 	// Forget deletes up to most leases that were gone before, with their receipts: their facts stay.

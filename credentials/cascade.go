@@ -257,7 +257,7 @@ func (o *Office) sweep(ctx context.Context, t Target) error {
 			ours = append(ours, p)
 		}
 	}
-	strays, err := o.Book.Strays(ctx, t, ours)
+	strays, err := o.Book.Strays(ctx, ours)
 	if err != nil || len(strays) == 0 {
 		return err
 	}

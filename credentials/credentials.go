@@ -36,6 +36,9 @@ var (
 	// ErrMixed: what belongs to the platform and what belongs to a tenant, or to two tenants, cannot be bound to one another.
 	ErrMixed = errors.New("the binding and the target belong to different tenants")
 
+	// ErrOthers: a server knows us by one name, whoever's target it is, so that it is one scope's and those above.
+	ErrOthers = errors.New("the server is a target of another scope")
+
 	// What a Backend finds at a target.
 	ErrUnreachable = errors.New("the target does not answer")
 	ErrClock       = errors.New("the target's clock is wrong")

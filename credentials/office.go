@@ -82,7 +82,7 @@ func (o *Office) refused(ctx context.Context, f audit.Fact, err error) error {
 	switch {
 	case ok:
 		rule = r.Rule
-	case errors.Is(err, ErrTooMany), errors.Is(err, ErrSuspended), errors.Is(err, ErrMixed), errors.Is(err, ErrGroup):
+	case errors.Is(err, ErrTooMany), errors.Is(err, ErrSuspended), errors.Is(err, ErrMixed), errors.Is(err, ErrGroup), errors.Is(err, ErrOthers):
 		rule = err.Error()
 	default:
 		return err
@@ -121,7 +121,8 @@ func (o *Office) AddTarget(ctx context.Context, who identity.Caller, t Target) (
 		return Target{}, fmt.Errorf("looking at %s: %w", t.Address, err)
 	}
 	t.MadeAt = f.At
-	return o.Book.AddTarget(ctx, t, f)
+	t, err = o.Book.AddTarget(ctx, t, f)
+	return t, o.refused(ctx, f, err)
 }
 
 // EndTarget ends a target and everything that was made there.

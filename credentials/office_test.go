@@ -398,7 +398,9 @@ func TestNoMoreThanTheBindingAllows(t *testing.T) {
 func TestPlatformAndTenantsNeverMix(t *testing.T) {
 	h := newHouse(t)
 	for _, s := range []string{"platform", "other"} {
-		if _, err := h.AddTarget(t.Context(), admin, target(s, "theirs")); err != nil {
+		theirs := target(s, "theirs")
+		theirs.Address = s + ".test:5432"
+		if _, err := h.AddTarget(t.Context(), admin, theirs); err != nil {
 			t.Fatal(err)
 		}
 		b := binding("demo/shop/dev", "mixed")
@@ -419,6 +421,54 @@ func TestPlatformAndTenantsNeverMix(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// Servers know us by one name, whoever's target they are: who could name another's server would be given its groups.
+func TestAServerIsATargetOfWhoNamedItFirst(t *testing.T) {
+	h := newHouse(t) // has db.db.test:5432 for demo
+	for at, theirs := range map[string]bool{"other": false, "platform": false, "demo/shop": false, "demo/shop/dev": false, "demo": true} {
+		for _, address := range []string{"db.db.test:5432", "DB.db.Test:5432", "db.db.test.:5432", "db.db.test:05432"} {
+			again := target(at, "again")
+			again.Address = address
+			_, err := h.AddTarget(t.Context(), admin, again)
+			if theirs && err != nil && !errors.Is(err, credentials.ErrExists) || !theirs && err == nil {
+				t.Errorf("%s as a target of %s: %v", address, at, err)
+			}
+		}
+	}
+	project := target("demo/shop", "own")
+	for _, at := range []string{"demo/shop", "demo"} { // who is above may do all that who is below may
+		project.Scope = pkitest.Scope(at)
+		if _, err := h.AddTarget(t.Context(), admin, project); err != nil {
+			t.Errorf("of %s: %v", at, err)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	must(h.EndTarget(t.Context(), admin, pkitest.Scope("demo/shop"), "own"))
+	must(h.EndTarget(t.Context(), admin, pkitest.Scope("demo"), "own"))
+	project.Scope = pkitest.Scope("other")
+	_, err := h.AddTarget(t.Context(), admin, project)
+	must(err)
+}
+
+func TestTwoWhoNameOneServerAtOnceAreNotBothTaken(t *testing.T) {
+	h := newHouse(t)
+	var wait sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		wait.Go(func() {
+			_, errs[i] = h.AddTarget(t.Context(), admin, target([]string{"demo", "other"}[i%2], "race"))
+		})
+	}
+	wait.Wait()
+	if list, err := h.book.Targets(t.Context(), identity.Scope{}); err != nil || len(list) != 2 {
+		t.Errorf("%d targets, %v, %v", len(list), errs, err)
 	}
 }
 
@@ -533,6 +583,13 @@ func TestTheSweepEndsOrphansAndNothingElse(t *testing.T) {
 	var facts int
 	if err := h.DB.QueryRow(t.Context(), `SELECT count(*) FROM fact WHERE what = 'lease.orphan'`).Scan(&facts); err != nil || facts != 1 {
 		t.Errorf("%d facts, %v", facts, err)
+	}
+	// One server by two names: what lives at the one is no orphan at the other.
+	if _, err := h.AddTarget(t.Context(), admin, target("demo", "alias")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Sweep(t.Context()); err != nil || !h.city.logins[l.Principal] {
+		t.Errorf("a live login is swept by another name of its server: %v", err)
 	}
 	fenced := credentials.New(credentials.Config{Site: 1, Book: h.book, Certificates: certificates{h.House}, Now: h.Now, Fenced: func() error { return errors.New("fenced") }})
 	if err := fenced.Sweep(t.Context()); err != nil {

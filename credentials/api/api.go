@@ -22,6 +22,7 @@ func table(below web.Table) web.Table {
 	return append(web.Table{
 		row(credentials.ErrExists, http.StatusConflict, "name-taken", "The name is taken in that scope", "choose another name, or end what has it"),
 		row(credentials.ErrMixed, http.StatusForbidden, "foreign-target", "The binding and the target belong to different tenants", "make a target of the binding's own tenant"),
+		row(credentials.ErrOthers, http.StatusConflict, "target-taken", "The server is a target of another scope", "use that scope's target, or have it ended there first"),
 		row(credentials.ErrTooMany, http.StatusTooManyRequests, "too-many-leases", "As many leases as the binding allows are in use", "release one, or use those there are"),
 		row(credentials.ErrSuspended, http.StatusForbidden, "refused", "The scope is suspended", "ask an operator to resume it"),
 		row(credentials.ErrEnded, http.StatusConflict, "ended", "It has ended", "ask for a new lease"),

@@ -32,7 +32,7 @@ type Config struct {
 	// Password returns that of our login at a target; empty: none is meant for it, and nothing is sent there. Whoever names a
 	// target is sent it, so no two tenants may have the same.
 	Password func(credentials.Target) credentials.Secret
-	Now         func() time.Time
+	Now      func() time.Time
 }
 
 // Bounds of what a target may cost.

@@ -218,16 +218,15 @@ func (s *Store) Debt(ctx context.Context) ([]credentials.Debt, error) {
 }
 
 // Strays implements credentials.Book.
-func (s *Store) Strays(ctx context.Context, t credentials.Target, principals []string) ([]string, error) {
+func (s *Store) Strays(ctx context.Context, principals []string) ([]string, error) {
 	rows, err := s.db.Query(ctx, `
 		SELECT p.name
-		FROM   unnest($2::text[]) p (name)
+		FROM   unnest($1::text[]) p (name)
 		WHERE  NOT EXISTS (
 			SELECT
 			FROM   lease l
-			JOIN   credential_target o ON o.id = l.target
-			WHERE  l.principal = p.name AND starts_with(l.principal, 'segl_') AND l.gone_at IS NULL AND o.address = $1
-		)`, t.Address, principals)
+			WHERE  l.principal = p.name AND starts_with(l.principal, 'segl_') AND l.gone_at IS NULL
+		)`, principals)
 	if err != nil {
 		return nil, err
 	}

@@ -40,9 +40,33 @@ func violated(err error) error {
 // factsFirst are the arguments of audit.Insert, before those of the statement around it.
 func factsFirst(f audit.Fact, args ...any) []any { return append(audit.Columns(f), args...) }
 
-// AddTarget implements credentials.Book.
+// AddTarget implements credentials.Book. Two that name one server at once wait for one another. It is the owner's work: whose
+// target a server is already is no tenant's to see, and its to be told.
 func (s *Store) AddTarget(ctx context.Context, t credentials.Target, f audit.Fact) (credentials.Target, error) {
-	err := s.db.QueryRow(ctx, `
+	ctx = postgres.AsOwner(ctx)
+	err := postgres.Tx(ctx, s.db, func(tx pgx.Tx) (err error) {
+		if _, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "target "+t.Address); err != nil {
+			return err
+		}
+		var others bool
+		err = tx.QueryRow(ctx, `
+			SELECT count(*) > 0
+			FROM   credential_target t
+			JOIN   scope ts ON ts.id = t.scope
+			WHERE  t.address = $1 AND t.ended_at IS NULL AND NOT (ts.path = $2 OR starts_with(ts.path, $2 || '/'))`, t.Address, t.Scope.String()).Scan(&others)
+		if err == nil && others {
+			err = credentials.ErrOthers
+		}
+		if err == nil {
+			t, err = s.addTarget(ctx, tx, t, f)
+		}
+		return err
+	})
+	return t, err
+}
+
+func (s *Store) addTarget(ctx context.Context, tx pgx.Tx, t credentials.Target, f audit.Fact) (credentials.Target, error) {
+	err := tx.QueryRow(ctx, `
 		WITH made AS (
 			INSERT INTO credential_target (scope, root, name, kind, address, authority, manager, database, made_at)
 			SELECT s.id, s.root, $11, $12, $13, $14, $15, $16, $17
