@@ -80,7 +80,11 @@ func (a *CA) invited(ctx context.Context, who identity.Caller, in Invitation) (i
 	if err := access.Check(who, access.Invite, in.Scope); err != nil {
 		return identity.ID{}, err
 	}
-	return a.invitation(ctx, in)
+	id, err := a.invitation(ctx, in)
+	if err != nil {
+		return identity.ID{}, err
+	}
+	return id, a.letIn(ctx, who, in.Scope, fmt.Sprintf("invite %s by profile %s, names %v, for %s", id, in.Profile, in.Names, in.Life))
 }
 
 // invitation decides what an invitation may be about, whoever asks.

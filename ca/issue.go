@@ -12,6 +12,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/kms"
 )
 
@@ -129,28 +130,44 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	return plan{profile: p, authority: auth, template: t, names: names, role: role, life: life}, err
 }
 
-// mayIssue: who shows the certificate that is to be succeeded may renew it, wherever it is; for everything else it takes a role.
+// mayIssue: who shows the certificate that is to be succeeded may renew it, wherever it is, and who uses an enrolment of the
+// platform gets what was decided about when it was made (letIn); for everything else it takes a role.
 func mayIssue(who identity.Caller, req Request) error {
+	if req.Scope.IsPlatform() && req.Origin.ID.Kind() == uid.Enrolment && who.Proved == req.Scope {
+		return nil
+	}
 	if req.What == audit.Renew && !who.Serial.IsZero() && who.Serial == req.Replaces && who.Scope.Contains(req.Scope) {
 		return nil
 	}
 	return access.Check(who, access.Issue, req.Scope)
 }
 
-// second has another operator confirm what would make somebody of the platform: it might be one who confirms.
+// second has another operator confirm what would make somebody of the platform: it might be one who confirms. What an enrolment
+// is worth was confirmed when it was made (letIn): whoever uses it is named by it, and anybody would be another than that.
 func (a *CA) second(ctx context.Context, who identity.Caller, req Request, names []cert.Name) error {
-	if !req.Scope.IsPlatform() || req.What == audit.Renew || req.What == audit.EnrolmentUsed {
+	if req.What == audit.Renew || req.Origin.ID.Kind() == uid.Enrolment {
 		return nil
 	}
 	for _, n := range names {
 		if n.Kind() == cert.URI {
-			terms := fmt.Sprintf("issue %s to the key %s", n.Value(), req.CSR.KeyID)
-			if err := a.Guard.Pass(ctx, who, access.Request{Kind: access.WidenPlatform, Scope: req.Scope, Terms: terms}); err != nil {
+			if err := a.letIn(ctx, who, req.Scope, fmt.Sprintf("issue %s to the key %s", n.Value(), req.CSR.KeyID)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// letIn decides about what lets somebody into the platform, who may be one that has roles there: that is for who gives roles
+// there, and not for who may but issue; and another operator confirms it.
+func (a *CA) letIn(ctx context.Context, who identity.Caller, at identity.Scope, terms string) error {
+	if !at.IsPlatform() {
+		return nil
+	}
+	if err := access.Check(who, access.Grant, at); err != nil {
+		return err
+	}
+	return a.Guard.Pass(ctx, who, access.Request{Kind: access.WidenPlatform, Scope: at, Terms: terms})
 }
 
 // ours refuses identities of another trust domain: nobody would know whose word they are (SPIFFE-ID §2.1).

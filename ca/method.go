@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"regexp"
@@ -177,7 +178,13 @@ func (a *CA) methodical(ctx context.Context, who identity.Caller, m Method) erro
 	if err := a.notOurs(m); err != nil {
 		return err
 	}
-	return nil
+	return a.letIn(ctx, who, m.Scope, m.terms())
+}
+
+// terms say all of m in words, what is long by its hash.
+func (m Method) terms() string {
+	return fmt.Sprintf("enrolment method %s: %s by profile %s, workload %q, names %v, subject %q, issuer %q, audience %q, claims %q, keys %x, roots %x, cluster %q",
+		m.Ref(), m.Kind, m.Profile, m.Workload, m.Names, m.Subject, m.Issuer, m.Audience, m.Claims, sha256.Sum256(m.Keys), sha256.Sum256(m.Roots), m.Cluster)
 }
 
 const maxSubject = 256
