@@ -181,17 +181,25 @@ func (r *Registry) End(ctx context.Context, who identity.Caller, id int64, why s
 	f := audit.Fact{At: r.now(), Who: who, Scope: b.Scope, What: audit.RoleEnded, Subject: b.String(), Why: why}
 	err := access.Check(who, access.Grant, b.Scope)
 	if err == nil && last {
-		err = &policy.Refusal{What: "taking away " + b.String(), Rule: "the platform has an admin", Remedy: "make another first"}
+		err = theLast(b)
 	}
 	if err != nil {
 		return access.Binding{}, r.refused(ctx, f, err)
 	}
+	// What this replica knows may be old, and two may be taken away at once: the rows of all admins are locked, and counted then.
 	var n int
 	err = r.db.QueryRow(ctx, `
-		WITH ended AS (
+		WITH admins AS MATERIALIZED (
+			SELECT b.id
+			FROM   role_binding b
+			WHERE  b.role = 'admin' AND b.scope = (SELECT id FROM scope WHERE path = 'platform') AND b.ended_at IS NULL
+			ORDER  BY b.id
+			FOR    UPDATE
+		), ended AS (
 			UPDATE role_binding
 			SET    ended_at = $11
 			WHERE  id = $10 AND ended_at IS NULL
+			AND    (id NOT IN (SELECT id FROM admins) OR EXISTS (SELECT FROM admins WHERE id <> $10))
 			RETURNING id
 		), noted AS (`+audit.Insert+`
 			WHERE EXISTS (SELECT FROM ended)
@@ -205,9 +213,16 @@ func (r *Registry) End(ctx context.Context, who identity.Caller, id int64, why s
 		return access.Binding{}, err
 	}
 	if n == 0 {
+		if b, last := r.find(id); last {
+			return access.Binding{}, r.refused(ctx, f, theLast(b))
+		}
 		return access.Binding{}, fmt.Errorf("binding %d: %w", id, access.ErrNotFound)
 	}
 	return b, nil
+}
+
+func theLast(b access.Binding) error {
+	return &policy.Refusal{What: "taking away " + b.String(), Rule: "the platform has an admin", Remedy: "make another first"}
 }
 
 // find returns a binding, and whether no other makes anybody an admin of the platform.

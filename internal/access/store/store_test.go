@@ -141,6 +141,22 @@ func TestTheLastAdminStays(t *testing.T) {
 	}
 }
 
+func TestOfTwoAdminsTakenAwayAtOnceOneStays(t *testing.T) {
+	h := opened(t)
+	list, err := h.r.Bindings(h.admin("ann"), identity.Platform)
+	must(t, err)
+	must(t, h.other.Reload(t.Context()))
+	_, err = h.r.End(t.Context(), system, list[0].ID, "")
+	must(t, err)
+	_, err = h.other.End(t.Context(), system, list[1].ID, "") // it has not heard of that yet
+	if v, ok := errors.AsType[*policy.Refusal](err); !ok || v.Rule != "the platform has an admin" {
+		t.Errorf("the platform has no admin any more: %v", err)
+	}
+	if n := h.facts(t, "role.end", true); n != 1 {
+		t.Errorf("%d facts of ends", n)
+	}
+}
+
 func TestOnTheTenantsSideThePlatformsRolesCountForNothing(t *testing.T) {
 	h := opened(t)
 	ann := h.r.NameTenant(pkitest.Workload(identity.Platform, "ann"))
