@@ -26,5 +26,11 @@ func apartFrom(err error) error {
 			Remedy: "use a key and a chain that emergency access does not know",
 		}
 	}
+	if errors.Is(err, breakglass.ErrNoAnchor) {
+		return &policy.Refusal{
+			What: "a certificate whose root is not with it", Rule: "the wall between the daily CA and break-glass",
+			Remedy: "give the root that signed it: what is above it may be an emergency CA",
+		}
+	}
 	return err
 }

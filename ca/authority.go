@@ -79,6 +79,16 @@ func (s *authorities) has(p Purpose) bool {
 	return slices.ContainsFunc(s.all, func(a *Authority) bool { return a.Purpose == p })
 }
 
+// below returns an authority under root that may sign, or has signed what is still to be trusted; nil if there is none.
+func (s *authorities) below(root *Authority, now time.Time) *Authority {
+	for _, a := range s.all {
+		if a.parent == root && a.State != Retired && a.State != RevokedAuthority && !now.After(a.Certificate.NotAfter) {
+			return a
+		}
+	}
+	return nil
+}
+
 // holds refuses a validity that is not within the authority's own: a chain ends with its first expiry.
 func (a *Authority) holds(notBefore, notAfter time.Time) error {
 	switch {

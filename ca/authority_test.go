@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,9 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/ceremony"
 	"codeberg.org/dataverket/segl/ca/lint"
+	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/kms"
 	"codeberg.org/dataverket/segl/kms/kmstest"
@@ -146,6 +150,7 @@ func (r *altar) certify(t *testing.T, h *pkitest.House, csr []byte, ask ceremony
 
 func TestAnOfflineRootTakesOver(t *testing.T) {
 	h := pkitest.New(t)
+	h.BreakGlass = emergency(t, []byte("another's")) // that an emergency CA is named keeps nothing out that is no part of it
 	ctx, far := t.Context(), newAltar(t, h, "root-far")
 	imported := ca.Imported{Purpose: ca.Root, Name: "root-far", Certificate: far.root.Raw, Root: far.root.Raw, List: far.list}
 
@@ -198,6 +203,9 @@ func TestAnOfflineRootTakesOver(t *testing.T) {
 	must(t, err)
 	h.Advance(2 * time.Second)
 	_, err = h.Activate(ctx, platformOperator, next.Name, time.Hour)
+	refusal(t, "signing below a root that was published two seconds ago", err)
+	h.Advance(10 * time.Minute)
+	_, err = h.Activate(ctx, platformOperator, next.Name, time.Hour)
 	must(t, err)
 	c := server(t, h, "b.demo.test")
 	if err := verified(t, h, c, c.Chain, far.root); err != nil || c.Authority != next.Name {
@@ -242,7 +250,78 @@ func TestAnOfflineRootTakesOver(t *testing.T) {
 	_, err = h.Activate(ctx, platformOperator, "root-far", 0)
 	must(t, err)
 	_, err = h.Prepare(ctx, platformOperator, ca.Databases, "")
-	refusal(t, "an authority below a root that is elsewhere", errors.Unwrap(err))
+	refusal(t, "an authority below a root that is elsewhere", err)
+
+	// 7. It stays in the bundle for as long as anything hangs on it, whatever follows it.
+	h.Advance(time.Hour)
+	_, err = h.Activate(ctx, platformOperator, "root-old", 0)
+	must(t, err)
+	_, err = h.Retire(ctx, platformOperator, "root-far")
+	refusal(t, "retiring a root below which "+next.Name+" signs", err)
+	if _, err = h.RevokeAuthority(ctx, platformOperator, next.Name, cert.KeyCompromise); err == nil || strings.Contains(err.Error(), "root "+next.Name) {
+		t.Errorf("revoking what an offline root certified: %v", err)
+	}
+}
+
+// What touches an emergency CA is refused before anything of it is written: else the next start would be refused.
+func TestWhatTouchesAnEmergencyCALeavesNoRow(t *testing.T) {
+	h := pkitest.New(t)
+	ctx, far, old := t.Context(), newAltar(t, h, "root-far"), newAltar(t, h, "root-old")
+	of := func(r *altar) ca.Imported {
+		return ca.Imported{Purpose: ca.Root, Name: r.Key.Name(), Certificate: r.root.Raw, Root: r.root.Raw, List: r.list}
+	}
+	h.BreakGlass = emergency(t, far.root.RawSubjectPublicKeyInfo)
+	_, err := h.Import(ctx, platformOperator, of(far))
+	refusal(t, "an emergency CA as a root", err)
+	csr, name, err := h.RequestAuthority(ctx, platformOperator, ca.Preparation{Purpose: ca.Servers})
+	must(t, err)
+	_, err = h.Import(ctx, platformOperator, ca.Imported{Purpose: ca.Servers, Name: name, Certificate: far.certify(t, h, csr, ceremony.Ask{}), Root: far.root.Raw})
+	refusal(t, "an authority below an emergency CA", err)
+	cross, err := far.Cross(ctx, far.root, old.root, ceremony.AuthorityLife)
+	must(t, err)
+	_, err = h.Import(ctx, platformOperator, of(old))
+	must(t, err)
+	_, err = h.ImportCross(ctx, platformOperator, cross.Raw)
+	refusal(t, "an emergency CA vouching for a root", err)
+
+	key, err := h.Keyring.Create(ctx, "made-before", kms.P256)
+	must(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	must(t, err)
+	h.BreakGlass = emergency(t, spki)
+	_, err = h.Prepare(ctx, platformOperator, ca.Servers, "made-before")
+	refusal(t, "an authority with an emergency CA's key", err)
+	_, _, err = h.RequestAuthority(ctx, platformOperator, ca.Preparation{Purpose: ca.Servers, Name: "made-before"})
+	refusal(t, "a request with an emergency CA's key", err)
+	h.BreakGlass = emergency(t, far.root.RawSubjectPublicKeyInfo)
+	must(t, h.Reload(ctx))
+}
+
+// An import that was cut short after the root and before its list is finished by asking again.
+func TestARootThatWasImportedWithoutItsListGetsIt(t *testing.T) {
+	h := pkitest.New(t)
+	ctx, far := t.Context(), newAltar(t, h, "root-far")
+	row := ca.AuthorityRow{Name: "root-far", Purpose: ca.Root, Site: 1, Certificate: far.root.Raw, CreatedAt: h.Now()}
+	must(t, h.Ledger.AddAuthority(ctx, row, audit.Fact{At: h.Now(), Who: platformOperator, Scope: identity.Platform, What: audit.AuthorityMade}))
+	for range 2 {
+		_, err := h.Import(ctx, platformOperator, ca.Imported{Purpose: ca.Root, Name: "root-far", Certificate: far.root.Raw, Root: far.root.Raw, List: far.list})
+		must(t, err)
+	}
+	var lists int
+	must(t, h.DB.QueryRow(ctx, `SELECT count(*) FROM root_list`).Scan(&lists))
+	if lists != 1 {
+		t.Errorf("%d lists", lists)
+	}
+	row.Name, row.Scope = "servers-of-nobody", identity.Scope{}
+	row.Scope, _ = identity.ParseScope("nobody")
+	f := audit.Fact{At: h.Now(), Who: platformOperator, Scope: identity.Platform, What: audit.AuthorityMade, Subject: "of nobody"}
+	if err := h.Ledger.AddAuthority(ctx, row, f); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("an authority of a scope that is not there: %v", err)
+	}
+	must(t, h.DB.QueryRow(ctx, `SELECT count(*) FROM fact WHERE subject = 'of nobody'`).Scan(&lists))
+	if lists != 0 {
+		t.Error("what did not happen is a fact")
+	}
 }
 
 func foreignCSR(t *testing.T, key kms.Key, name string) []byte {

@@ -55,7 +55,7 @@ func (a *CA) establish(ctx context.Context, who identity.Caller, keyring kms.Key
 		return fmt.Errorf("making its key: %w", err)
 	}
 	if err := a.BreakGlass.Key("key "+row.Key, key.Public()); err != nil {
-		return err
+		return apartFrom(err)
 	}
 	// The name in certificates carries the trust domain, so that two installations' authorities are never mistaken.
 	subject, err := asn1.Marshal(pkix.Name{CommonName: a.TrustDomain + " " + row.Name}.ToRDNSequence())

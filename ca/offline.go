@@ -45,7 +45,10 @@ func (a *CA) RequestAuthority(ctx context.Context, who identity.Caller, ask Prep
 	if err != nil {
 		return nil, "", fmt.Errorf("making the key of %s: %w", name, err)
 	}
-	if err := a.BreakGlass.Key("key "+name, key.Public()); err != nil {
+	if err := apartFrom(a.BreakGlass.Key("key "+name, key.Public())); err != nil {
+		if r, ok := errors.AsType[*policy.Refusal](err); ok {
+			return nil, "", a.refuse(ctx, fact, r.Rule, err)
+		}
 		return nil, "", err
 	}
 	algorithm, err := kms.SignatureAlgorithmOf(key.Public())
@@ -96,6 +99,11 @@ func (a *CA) Import(ctx context.Context, who identity.Caller, in Imported) (*Aut
 		if !bytes.Equal(had.Certificate.Raw, in.Certificate) {
 			return nil, a.refuse(ctx, fact, "a name is one authority", fmt.Errorf("%w: authority %s is there, with another certificate", ErrConflict, in.Name))
 		}
+		if in.Purpose == Root { // the first time may have been cut short before its list; that a later one is there is as good
+			if err := a.ImportList(ctx, who, in.Name, in.List); err != nil && !errors.Is(err, ErrConflict) {
+				return nil, err
+			}
+		}
 		return had, nil
 	}
 	if err := a.Ledger.AddAuthority(ctx, row, fact); err != nil {
@@ -125,8 +133,8 @@ func (a *CA) importable(ctx context.Context, in Imported) (AuthorityRow, error) 
 	if now := a.Now(); !x.IsCA || !x.BasicConstraintsValid || x.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || now.Before(x.NotBefore) || now.After(x.NotAfter) {
 		return row, imported(rule, "a certificate that is no authority's, or not valid now", "import what segl ca init or segl ca sign made")
 	}
-	if err := a.BreakGlass.Chain("authority "+in.Name, x); err != nil {
-		return row, err
+	if err := a.BreakGlass.Chain("authority "+in.Name, in.chain(x)...); err != nil {
+		return row, apartFrom(err)
 	}
 	if in.Purpose == Root {
 		if x.CheckSignatureFrom(x) != nil {
@@ -136,6 +144,14 @@ func (a *CA) importable(ctx context.Context, in Imported) (AuthorityRow, error) 
 		return row, err
 	}
 	return a.importableBelow(ctx, x, in, row)
+}
+
+// chain is what is imported, which is x, and what is said to be above it.
+func (in Imported) chain(x *x509.Certificate) []*x509.Certificate {
+	if root, err := x509.ParseCertificate(in.Root); err == nil && in.Purpose != Root {
+		return []*x509.Certificate{x, root}
+	}
+	return []*x509.Certificate{x}
 }
 
 // importableBelow judges an authority below an offline root that is here.
@@ -231,7 +247,10 @@ func (a *CA) ImportCross(ctx context.Context, who identity.Caller, der []byte) (
 	if of == nil || by == nil || !x.IsCA || a.Now().After(x.NotAfter) {
 		return nil, a.refuse(ctx, fact, "what may be imported", imported("what may be imported", "a certificate that is not by one root here for another", "import both roots first"))
 	}
-	if err := a.BreakGlass.Chain("cross-certificate of "+of.Name, x); err != nil {
+	if err := apartFrom(a.BreakGlass.Chain("cross-certificate of "+of.Name, x, by.Certificate)); err != nil {
+		if r, ok := errors.AsType[*policy.Refusal](err); ok {
+			return nil, a.refuse(ctx, fact, r.Rule, err)
+		}
 		return nil, err
 	}
 	fact.Subject, fact.Why = of.Name, "by "+by.Name

@@ -135,6 +135,9 @@ func (a *CA) PrepareFor(ctx context.Context, who identity.Caller, ask Preparatio
 	}
 	row := AuthorityRow{Name: name, Purpose: p, Scope: ask.Scope, Site: a.Site, CreatedAt: fact.At}
 	if err := a.establish(ctx, who, set.keyring, row, ask); err != nil {
+		if r, ok := errors.AsType[*policy.Refusal](err); ok {
+			return nil, a.refuse(ctx, fact, r.Rule, err)
+		}
 		return nil, fmt.Errorf("preparing authority %s: %w", name, err)
 	}
 	if err := a.Reload(ctx); err != nil {
@@ -267,14 +270,20 @@ func activatable(who identity.Caller, auth *Authority, spread time.Duration, now
 	if r := access.Judge(who, access.ChangeAuthorities, identity.Platform); r != nil {
 		return r
 	}
-	since := now.Sub(auth.Since)
+	root := auth
+	if auth.parent != nil {
+		root = auth.parent
+	}
+	since := now.Sub(root.Since)
 	switch {
 	case auth.State != Prepared:
 		return &policy.Refusal{What: "activating " + auth.Name, Rule: "an authority's life goes one way", Remedy: "it is " + string(auth.State) + ": prepare another"}
-	case auth.parent == nil && since < published:
+	case root.State == Retired:
+		return &policy.Refusal{What: "activating " + auth.Name, Rule: "what signs is below a root that is published", Remedy: "root " + root.Name + " is retired: prepare another below the one that is active"}
+	case root.State == Prepared && since < published: // an offline one has authorities below it from then on
 		return &policy.Refusal{
-			What: "activating root " + auth.Name, Rule: "a root is published before it signs",
-			Remedy: fmt.Sprintf("wait %s: it has to reach who keeps the bundle", (published - since).Round(time.Second)),
+			What: "activating " + auth.Name, Rule: "a root is published before it signs",
+			Remedy: fmt.Sprintf("wait %s: root %s has to reach who keeps the bundle", (published - since).Round(time.Second), root.Name),
 		}
 	case spread < time.Minute || spread > MaxSpread:
 		return &policy.Refusal{What: "a spread of " + spread.String(), Rule: "the bounds of a rotation", Remedy: "ask for " + time.Minute.String() + " to " + MaxSpread.String()}
@@ -301,6 +310,13 @@ func (a *CA) Retire(ctx context.Context, who identity.Caller, name string) (*Aut
 	}
 	if err := retirable(who, auth); err != nil {
 		return nil, a.refuse(ctx, fact, err.Rule, err)
+	}
+	if below := a.authorities.Load().below(auth, now); below != nil { // what an offline root certified, its ledger does not say
+		r := &policy.Refusal{
+			What: "retiring root " + name, Rule: "authorities hang on it",
+			Remedy: "retire " + below.Name + " first, which is " + string(below.State) + ": without the root in the bundle nobody trusts what it signs",
+		}
+		return nil, a.refuse(ctx, fact, r.Rule, r)
 	}
 	alive, err := a.Ledger.Alive(ctx, auth.ID, now)
 	if err != nil {
@@ -371,6 +387,11 @@ func revocable(who identity.Caller, auth *Authority) *policy.Refusal {
 	}
 	_, issued := auth.Serial()
 	switch {
+	case !issued && auth.parent != nil:
+		return &policy.Refusal{
+			What: "revoking " + auth.Name, Rule: "its root is offline, and so is the root's list",
+			Remedy: "segl ca root-list --revoke where the root's key is, and import the list; end what it signed: segl incident create --authority " + auth.Name + " --deadline …",
+		}
 	case !issued:
 		return &policy.Refusal{
 			What: "revoking root " + auth.Name, Rule: "no list can say that its own signer is not to be trusted (RFC 5280 §3.3)",

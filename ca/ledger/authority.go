@@ -3,7 +3,6 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -23,13 +22,22 @@ func (l *Ledger) AddAuthority(ctx context.Context, a ca.AuthorityRow, f audit.Fa
 	if a.Parent != 0 {
 		parent = &a.Parent
 	}
-	err := l.recorded(ctx, f, `
-		INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at, activated_at, scope)
-		SELECT $1, $2, $3, $4, $5, nullif($6, ''), $7, $8, s.id
-		FROM   (SELECT) AS always
-		LEFT   JOIN scope s ON s.path = $9 AND $9 <> 'platform'
-		WHERE  s.id IS NOT NULL OR $9 = 'platform'`,
-		a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt, moment(a.ActivatedAt), scopeOf(a.Scope))
+	err := postgres.Tx(ctx, l.db, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			INSERT INTO authority (name, purpose, site, parent, certificate, key, created_at, activated_at, scope)
+			SELECT $1, $2, $3, $4, $5, nullif($6, ''), $7, $8, s.id
+			FROM   (SELECT) AS always
+			LEFT   JOIN scope s ON s.path = $9 AND $9 <> 'platform'
+			WHERE  s.id IS NOT NULL OR $9 = 'platform'`,
+			a.Name, string(a.Purpose), int16(a.Site), parent, a.Certificate, a.Key, a.CreatedAt, moment(a.ActivatedAt), scopeOf(a.Scope))
+		if err == nil && tag.RowsAffected() != 1 {
+			err = ca.ErrNotFound // its scope
+		}
+		if err != nil {
+			return err
+		}
+		return note(ctx, tx, f, AuthoritiesChannel)
+	})
 	switch postgres.Violated(err) {
 	case "authority_name_once", "authority_key_once", "authority_active_once":
 		return ca.ErrConflict
@@ -43,19 +51,6 @@ func scopeOf(s identity.Scope) string {
 		return identity.Platform.String()
 	}
 	return s.String()
-}
-
-// recorded runs a statement and notes its fact in one transaction and one round trip.
-func (l *Ledger) recorded(ctx context.Context, f audit.Fact, sql string, args ...any) error {
-	var b pgx.Batch
-	b.Queue(sql, args...)
-	b.Queue(audit.Insert, audit.Columns(f)...)
-	b.Queue(`SELECT pg_notify('` + AuthoritiesChannel + `', '')`)
-	results := l.db.SendBatch(ctx, &b)
-	_, err1 := results.Exec()
-	_, err2 := results.Exec()
-	_, err3 := results.Exec()
-	return errors.Join(err1, err2, err3, results.Close())
 }
 
 // Authorities implements ca.Ledger.

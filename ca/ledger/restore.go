@@ -59,6 +59,12 @@ func (l *Ledger) Restore(ctx context.Context, file io.ReadSeeker, now time.Time)
 		if err := in.flush(ctx); err != nil {
 			return err
 		}
+		// What was known of the week before is of partitions that are gone, and nothing of these would take it away.
+		if _, err := tx.Exec(ctx, `
+			DELETE FROM closed_epoch
+			WHERE  site = $1 AND epoch = $2`, int16(l.site), int32(head.Epoch)); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `
 			UPDATE epoch_archive
 			SET    restored_at = $3, dropped_at = coalesce(dropped_at, $3)
