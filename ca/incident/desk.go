@@ -10,7 +10,9 @@ import (
 
 	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
+	"codeberg.org/dataverket/segl/internal/policy"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -89,7 +91,7 @@ func (d *Desk) Create(ctx context.Context, who identity.Caller, ask Ask) (Incide
 	}
 	i := d.incident(who, ask, now)
 	f := audit.Fact{At: now, Who: who, Scope: where(ask.Choice), What: audit.IncidentMade, Subject: i.ID.String(), Why: ask.Choice.String() + ": " + ask.Why}
-	if err := d.agreed(ctx, who, i, now); err != nil {
+	if err := d.agreed(ctx, who, ask, i, now); err != nil {
 		return Incident{}, err
 	}
 	err := d.Book.Record(ctx, i, f)
@@ -102,8 +104,9 @@ func (d *Desk) Create(ctx context.Context, who identity.Caller, ask Ask) (Incide
 	return d.Book.Incident(ctx, i.ID)
 }
 
-// agreed asks whether a second operator has to confirm that so many are revoked, and did. What cannot be counted is many.
-func (d *Desk) agreed(ctx context.Context, who identity.Caller, i Incident, now time.Time) error {
+// agreed asks whether a second operator has to confirm that so many are revoked, and did. What cannot be counted is many. What is
+// confirmed is what was asked for: the span of time that an incident has of itself is another in each second.
+func (d *Desk) agreed(ctx context.Context, who identity.Caller, ask Ask, i Incident, now time.Time) error {
 	if d.Guard == nil || i.Deadline.IsZero() {
 		return nil
 	}
@@ -111,7 +114,7 @@ func (d *Desk) agreed(ctx context.Context, who identity.Caller, i Incident, now 
 	if t, err := d.count(ctx, i, now); err == nil && t.Complete {
 		n = t.Chosen - t.Revoked - t.Expired
 	}
-	terms := fmt.Sprintf("revoke %s, %s, everything %t", i.Choice, i.Reason, i.Everything)
+	terms := fmt.Sprintf("revoke %s, %s, everything %t", ask.Choice, ask.Reason, ask.Everything)
 	return d.Guard.Pass(ctx, who, access.Request{Kind: access.RevokeMany, Scope: where(i.Choice), Terms: terms, Count: n})
 }
 
@@ -130,6 +133,26 @@ func (d *Desk) admit(ctx context.Context, who identity.Caller, ask Ask, now time
 	}
 	if err := ask.check(now, d.Profiles()); err != nil {
 		return d.refuse(ctx, f, err.Rule, err)
+	}
+	if err := reserved(who, ask); err != nil {
+		return d.refuse(ctx, f, err.Rule, err)
+	}
+	return nil
+}
+
+// reserved refuses tenants what reaches past them: reasons that speak of an authority, and a key that they need only name to have
+// it blocked for everybody.
+func reserved(who identity.Caller, ask Ask) *policy.Refusal {
+	switch {
+	case access.May(who, access.RevokeAnyhow, identity.Platform):
+		return nil
+	case !ask.Reason.Subscriber():
+		return &policy.Refusal{What: "reason " + ask.Reason.String(), Rule: "reasons a holder may give", Remedy: "give another reason, or ask an operator"}
+	case ask.Reason == cert.KeyCompromise:
+		return &policy.Refusal{
+			What: "blocking key " + ask.Choice.Key.String(), Rule: "a blocked key is blocked for everybody",
+			Remedy: "revoke a certificate of yours that has it, for keyCompromise; or ask an operator",
+		}
 	}
 	return nil
 }

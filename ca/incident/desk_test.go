@@ -1,6 +1,7 @@
 package incident_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/ca/incident"
 	"codeberg.org/dataverket/segl/ca/ocsp"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
@@ -339,6 +341,55 @@ func TestRevokingByKeyBarsTheKey(t *testing.T) {
 	ask(&req)
 	if _, err := o.Issue(t.Context(), operator, req); !errors.Is(err, ca.ErrKeyBlocked) {
 		t.Errorf("the key is certified again: %v", err)
+	}
+}
+
+// A key is known to everybody who has seen a certificate of it.
+func TestARevokerOfATenantBlocksNobodysKeyByNamingIt(t *testing.T) {
+	o := open(t)
+	_, err := o.Access.Grant(t.Context(), operator, access.Binding{Role: access.Revoker, Scope: pkitest.Scope("demo"), Subject: access.Subject{Identity: "spiffe://segl.test/tenant/demo/oncall"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oncall := o.Access.Name(pkitest.Workload(pkitest.Scope("demo"), "oncall"))
+	key := pkitest.Key(t)
+	server := func(r *ca.Request) { r.Scope, r.CSR = identity.Platform, pkitest.CSR(t, key, "dns:localhost") }
+	c := o.issue("", server)
+	o.Advance(time.Second)
+	for rule, ask := range map[string]incident.Ask{
+		"a blocked key is blocked for everybody": {Choice: incident.Choice{Scope: pkitest.Scope("demo"), Key: c.Key}, Reason: cert.KeyCompromise},
+		"reasons a holder may give":              {Choice: scope("demo"), Reason: cert.CACompromise},
+	} {
+		ask.Why, ask.Everything = "test", true
+		_, err := o.Create(t.Context(), oncall, ask)
+		if r, ok := errors.AsType[*policy.Refusal](err); !ok || r.Rule != rule {
+			t.Errorf("%v, want a refusal by: %s", err, rule)
+		}
+	}
+	o.issue("", server)
+	ask := incident.Ask{Choice: scope("demo"), Why: "test", Reason: cert.Superseded, Everything: true}
+	if _, err := o.Create(t.Context(), oncall, ask); err != nil {
+		t.Errorf("within its own: %v", err)
+	}
+}
+
+func TestWhatIsAskedAgainLaterIsWhatWasConfirmed(t *testing.T) {
+	o := open(t)
+	o.issue("a.demo.test")
+	var terms []string
+	o.Guard = func(_ context.Context, _ identity.Caller, q access.Request) error {
+		terms = append(terms, q.Terms)
+		return &access.Pending{ID: 1}
+	}
+	ask := incident.Ask{Choice: scope("demo"), Why: "test", Reason: cert.Superseded, Everything: true}
+	for range 2 {
+		o.Advance(time.Minute)
+		if _, err := o.Create(t.Context(), operator, ask); !errors.Is(err, access.ErrPending) {
+			t.Fatal(err)
+		}
+	}
+	if len(terms) != 2 || terms[0] != terms[1] {
+		t.Errorf("a minute later it is another thing: %q", terms)
 	}
 }
 
