@@ -61,7 +61,6 @@ type leasing struct {
 	wake    chan struct{}
 	close   []func()
 	reviews time.Time // of the duty alone: when living leases were last looked at
-	sweeps  time.Time
 }
 
 // How often the duty looks at everything, beside what it is woken for.
@@ -90,11 +89,19 @@ func (s *Server) openLeases(context.Context) error {
 		Wake:     func() { wake(l.wake) },
 	})
 	s.leases = l
-	s.duties = append(s.duties, duty.Duty{Name: "leases", Every: time.Second, Wake: l.wake, Once: func(ctx context.Context, _ int64) error { return l.once(ctx, s.now()) }})
+	s.duties = append(s.duties, l.duties(s.now)...)
 	return nil
 }
 
-// once makes true at targets what has ended, and now and then looks at everything.
+// duties are two, so that targets that hang while they are swept keep nobody's sessions alive.
+func (l *leasing) duties(now func() time.Time) []duty.Duty {
+	return []duty.Duty{
+		{Name: "leases", Every: time.Second, Wake: l.wake, Once: func(ctx context.Context, _ int64) error { return l.once(ctx, now()) }},
+		{Name: "lease-sweep", Every: sweepEvery, Once: func(ctx context.Context, _ int64) error { return l.office.Sweep(ctx) }},
+	}
+}
+
+// once makes true at targets what has ended, and now and then looks at all that lives.
 func (l *leasing) once(ctx context.Context, now time.Time) error {
 	var errs error
 	if now.Sub(l.reviews).Abs() >= reviewEvery {
@@ -107,10 +114,6 @@ func (l *leasing) once(ctx context.Context, now time.Time) error {
 		if more, err = l.office.Cascade(ctx); err != nil {
 			return errors.Join(errs, err)
 		}
-	}
-	if now.Sub(l.sweeps).Abs() >= sweepEvery {
-		l.sweeps = now
-		errs = errors.Join(errs, l.office.Sweep(ctx))
 	}
 	return errs
 }
