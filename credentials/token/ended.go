@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,8 +202,8 @@ func (s *Server) active(ctx context.Context, c verify.Claims) (bool, error) {
 			return false, nil
 		}
 	}
-	if id, err := strconv.ParseInt(c.Binding, 10, 64); err != nil || !s.cfg.Bindings.Holds(id) {
-		return false, nil //nolint:nilerr // a token of no binding is none of ours
+	if !s.bindingsHold(c) {
+		return false, nil
 	}
 	if !doubtful {
 		return true, nil
@@ -219,4 +220,18 @@ func (s *Server) active(ctx context.Context, c verify.Claims) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// bindingsHold reports whether none has ended that c was given by, or what was exchanged for it. A token of none is not ours.
+func (s *Server) bindingsHold(c verify.Claims) bool {
+	holds := func(name string) bool {
+		id, err := strconv.ParseInt(name, 10, 64)
+		return err == nil && s.cfg.Bindings.Holds(id)
+	}
+	for _, from := range c.From {
+		if name, ok := strings.CutPrefix(from, "bnd:"); ok && !holds(name) {
+			return false
+		}
+	}
+	return holds(c.Binding)
 }

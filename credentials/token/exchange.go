@@ -80,7 +80,8 @@ func (s *Server) ours(ctx context.Context, c client, text string) (subject, erro
 	case slices.Contains(claims.Certificates, c.who.Serial.String()):
 		return subject{}, refused(InvalidGrant, "subject_token: this client has exchanged it before")
 	}
-	return subject{name: claims.Subject, act: claims.Act, certificates: claims.Certificates, expires: time.Unix(claims.Expires, 0)}, nil
+	from := append(slices.Clone(claims.From), "jti:"+claims.ID, "bnd:"+claims.Binding)
+	return subject{name: claims.Subject, act: claims.Act, certificates: claims.Certificates, from: from, expires: time.Unix(claims.Expires, 0)}, nil
 }
 
 // foreign has another provider's token judged.

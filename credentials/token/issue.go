@@ -58,6 +58,7 @@ type subject struct {
 	name         string
 	act          *verify.Actor
 	certificates []string
+	from         []string  // as verify.Claims has it
 	expires      time.Time // zero: no bound of its own
 	exchanged    bool
 }
@@ -262,7 +263,7 @@ func (s *Server) claims(w wish, now time.Time) verify.Claims {
 	c := verify.Claims{
 		Issuer: s.cfg.Issuer, Subject: w.subject.name, Audience: verify.Audience{w.audience}, ClientID: w.client.who.ID.String(), ID: rand.Text(),
 		IssuedAt: now.Unix(), Expires: now.Add(w.life).Unix(), Scope: strings.Join(w.scopes, " "), Act: w.subject.act,
-		Certificates: append([]string{w.client.who.Serial.String()}, w.subject.certificates...), Binding: bindingName(w.binding.ID),
+		Certificates: append([]string{w.client.who.Serial.String()}, w.subject.certificates...), Binding: bindingName(w.binding.ID), From: w.subject.from,
 	}
 	if c.Bound.Key = w.key; w.key == "" {
 		c.Bound.Certificate = verify.Thumbprint(w.client.leaf.Raw)

@@ -220,6 +220,50 @@ func TestATokenForAServiceIsExchangedByThatServiceAlone(t *testing.T) {
 	}
 }
 
+func TestAnExchangedTokenEndsWithTheOneItCameFrom(t *testing.T) {
+	h := open(t, nil)
+	web := h.web(t)
+	back, far := h.workload(t, "/tenant/demo/project/shop/environment/dev/back", time.Hour), h.workload(t, "/tenant/demo/project/shop/environment/dev/far", time.Hour)
+	h.bind(t, back.id, time.Hour, []string{far.id})
+	exchange := func(w workload, given, audience string) string {
+		return h.issue(t, w, "grant_type", token.TokenExchange, "subject_token", given, "subject_token_type", token.TypeAccessToken, "audience", audience).Token
+	}
+	for name, end := range map[string]func(given string, binding int64){
+		"it is revoked": func(given string, _ int64) {
+			if err := h.Revoke(t.Context(), web.Peer, form(t, url.Values{"client_id": {web.id}, "token": {given}})); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"its binding ends": func(_ string, binding int64) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.ended = append(h.ended, binding)
+		},
+	} {
+		binding := h.bind(t, web.id, time.Hour, []string{back.id})
+		given := h.issue(t, web, "audience", back.id).Token
+		once := exchange(back, given, far.id)
+		twice := exchange(far, once, orders)
+		if !h.active(t, back, once) || !h.active(t, far, twice) {
+			t.Fatal("it is over from the beginning")
+		}
+		end(given, binding)
+		signed, _, err := h.List(t.Context(), "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := verify.ParseList(t.Context(), signed, issuer, published{h})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for times, text := range map[string]string{"once": once, "twice": twice} {
+			if h.active(t, far, text) || !l.Has(h.says(t, text)) {
+				t.Errorf("%s, and exchanged %s it is active; offline, %t", name, times, !l.Has(h.says(t, text)))
+			}
+		}
+	}
+}
+
 // What somebody gave another tenant's service a token for is that service's to answer, not to pass on.
 func TestATokenOfAnotherTenantIsNotExchanged(t *testing.T) {
 	h := open(t, nil)

@@ -44,7 +44,7 @@ func describe(s *token.Server) metadata {
 		IntrospectionAuth: []string{"tls_client_auth"}, RevocationAuth: []string{"tls_client_auth", "private_key_jwt"}, RevocationAlgorithms: asserted,
 		ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, IDTokenAlgorithms: s.Algorithms(), Bound: true,
 		DPoPAlgorithms: asserted, MTLSAliases: a,
-		Claims:                 []string{"iss", "sub", "aud", "client_id", "jti", "iat", "exp", "scope", "cnf", "act", "segl_crt", "segl_bnd"},
+		Claims:                 []string{"iss", "sub", "aud", "client_id", "jti", "iat", "exp", "scope", "cnf", "act", "segl_crt", "segl_bnd", "segl_from"},
 		RevocationListEndpoint: base + "/oauth2/revocations",
 	}
 }

@@ -30,8 +30,8 @@ func MarkOf(kind, value string) Mark {
 	return Mark(sum[:len(Mark{})])
 }
 
-// Marks returns those of which any ends the token: itself, each certificate it was derived from, its binding, and the scopes that
-// its holder and its subject belong to.
+// Marks returns those of which any ends the token: itself, each certificate it was derived from, its binding, the tokens that were
+// exchanged for it and theirs, and the scopes that its holder and its subject belong to.
 func (c Claims) Marks() []Mark {
 	out := make([]Mark, 0, 12) //nolint:mnd // as many as most have
 	out = append(out, MarkOf("jti", c.ID))
@@ -40,6 +40,10 @@ func (c Claims) Marks() []Mark {
 	}
 	if c.Binding != "" {
 		out = append(out, MarkOf("bnd", c.Binding))
+	}
+	for _, text := range c.From {
+		kind, value, _ := strings.Cut(text, ":")
+		out = append(out, MarkOf(kind, value))
 	}
 	out = appendScopes(out, c.ClientID)
 	if c.Subject != c.ClientID {

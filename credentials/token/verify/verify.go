@@ -70,6 +70,9 @@ type Claims struct {
 	Certificates []string `json:"segl_crt,omitempty"`
 	// Binding is the rule that the token was given by.
 	Binding string `json:"segl_bnd,omitempty"`
+	// From are the tokens that were exchanged for it and the rules that those were given by, as "jti:…" and "bnd:…": when one of them
+	// ends, so does the token.
+	From []string `json:"segl_from,omitempty"`
 
 	// Type is the header's typ. It is not a claim.
 	Type string `json:"-"`
