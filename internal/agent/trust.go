@@ -51,7 +51,8 @@ func (a *Agent) bundle(ctx context.Context) (time.Duration, error) {
 var errEmpty = errors.New("want certificates in PEM, at least one")
 
 // lists keeps the revocation lists in step. They are signed, so it does not matter how they come; what matters is that none is older than
-// what is in place.
+// what is in place, nor made up to keep the next ones out: those of issuers that are at hand are verified here, the others by whoever
+// relies on them.
 func (a *Agent) lists(ctx context.Context) (time.Duration, error) {
 	remote, err := a.dial(client.Config{URL: a.cfg.Public})
 	if err != nil {
@@ -71,6 +72,9 @@ func (a *Agent) lists(ctx context.Context) (time.Duration, error) {
 	if len(fresh) == 0 {
 		return 0, errors.New("reading revocation lists: there is none")
 	}
+	if err := a.genuine(fresh); err != nil {
+		return 0, err
+	}
 	had, err := os.ReadFile(a.cfg.Trust.CRLs)
 	if err == nil {
 		// Unreadable ones in place are replaced.
@@ -85,6 +89,7 @@ func (a *Agent) lists(ctx context.Context) (time.Duration, error) {
 
 // A list is one in a file of them.
 type list struct {
+	*x509.RevocationList
 	number *big.Int
 	made   time.Time
 }
@@ -98,7 +103,7 @@ func numbers(text []byte) (map[string]list, error) {
 			return out, nil
 		}
 		l, err := x509.ParseRevocationList(block.Bytes)
-		if block.Type != "X509 CRL" || err != nil {
+		if block.Type != "X509 CRL" || err != nil || l.Number == nil { // RFC 5280 §5.2.3: "CRL issuers [...] MUST include this extension"
 			return nil, fmt.Errorf("reading revocation lists: want lists in PEM and nothing else")
 		}
 		key := string(l.RawIssuer) + "\x00" + string(l.AuthorityKeyId)
@@ -107,18 +112,50 @@ func numbers(text []byte) (map[string]list, error) {
 				key += "\x00" + string(e.Value)
 			}
 		}
-		out[key] = list{l.Number, l.ThisUpdate}
+		out[key] = list{l, l.Number, l.ThisUpdate}
 	}
 }
 
 // oidDistributionPoint is id-ce-issuingDistributionPoint.
 var oidDistributionPoint = []int{2, 5, 29, 28} //nolint:gochecknoglobals // a constant that Go cannot spell as one
 
-// notOlder refuses lists that take back what others said: whoever serves yesterday's would hide today's revocations.
+// aheadMost is how far another machine's clock may be ahead of ours.
+const aheadMost = 5 * time.Minute
+
+// genuine refuses lists from a time to come, which no later one would replace, and those that the root or an issuer of a kept
+// certificate is said to have signed and did not.
+func (a *Agent) genuine(fresh map[string]list) error {
+	known, err := chain.Read(a.cfg.Root)
+	if err != nil {
+		return err
+	}
+	for _, k := range a.keepers {
+		if more, err := chain.Read(k.Chain); err == nil { // there is none yet, or the keeper says what is wrong with it
+			known = append(known, more...)
+		}
+	}
+	for _, l := range fresh {
+		if l.made.After(a.now().Add(aheadMost)) {
+			return fmt.Errorf("reading revocation lists: one was made at %s: set the clock, or somebody made it up", l.made.UTC().Format(time.RFC3339))
+		}
+		for _, c := range known {
+			if !bytes.Equal(c.RawSubject, l.RawIssuer) || !bytes.Equal(c.SubjectKeyId, l.AuthorityKeyId) {
+				continue
+			}
+			if err := l.CheckSignatureFrom(c); err != nil {
+				return fmt.Errorf("reading revocation lists: one is said to be by %s, who did not sign it: %w", chain.Title(c), err)
+			}
+		}
+	}
+	return nil
+}
+
+// notOlder refuses lists that take back what others said: whoever serves yesterday's would hide today's revocations. One that was
+// made later is not older, whatever numbers somebody put in place.
 func notOlder(old, fresh map[string]list) error {
 	for key, was := range old {
 		is, ok := fresh[key]
-		if ok && is.number != nil && was.number != nil && is.number.Cmp(was.number) < 0 {
+		if ok && is.number.Cmp(was.number) < 0 && !is.made.After(was.made) {
 			return fmt.Errorf("reading revocation lists: one has number %s, and the one in place has %s: the older is not taken", is.number, was.number)
 		}
 	}

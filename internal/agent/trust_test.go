@@ -51,8 +51,14 @@ func eventually(t *testing.T, url, want string) error {
 // lists makes revocation lists with numbers.
 func lists(t *testing.T, key *ecdsa.PrivateKey, number int64) string {
 	t.Helper()
-	issuer := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lister"}, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Unix(1_800_000_000, 0), NextUpdate: time.Unix(1_900_000_000, 0)}, issuer, key)
+	return listBy(t, "lister", key, number, time.Unix(1_700_000_000, 0))
+}
+
+// listBy makes one of name's.
+func listBy(t *testing.T, name string, key *ecdsa.PrivateKey, number int64, made time.Time) string {
+	t.Helper()
+	issuer := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: made, NextUpdate: made.Add(time.Hour)}, issuer, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +76,15 @@ func TestListsInPlaceAreOnlyReplacedByNewerOnes(t *testing.T) {
 	defer public.Close()
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root.pem")
-	self := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Unix(1_900_000_000, 0)}
+	self := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign, IsCA: true,
+		BasicConstraintsValid: true, NotAfter: time.Unix(1_900_000_000, 0),
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := time.Unix(1_700_000_000, 0)
 	der, err := x509.CreateCertificate(rand.Reader, self, self, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +111,11 @@ func TestListsInPlaceAreOnlyReplacedByNewerOnes(t *testing.T) {
 		{"none", "", "keep", 2, true},
 		{"what is no list", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "keep", 2, true},
 		{"half of one", lists(t, key, 7)[:100], "keep", 2, true},
+		{"one that the root is said to have signed", lists(t, key, 7) + listBy(t, "root", other, 1, made), "keep", 2, true},
+		{"one that the root signed", lists(t, key, 7) + listBy(t, "root", key, 1, made), "", 3, false},
+		{"one from a time to come", listBy(t, "lister", key, 8, time.Now().Add(time.Hour)), "keep", 3, true},
+		{"somebody's with a huge number", listBy(t, "lister", other, 1<<60, made), "", 4, false},
+		{"the next, which that does not keep out", listBy(t, "lister", key, 9, made.Add(time.Minute)), "", 5, false},
 	} {
 		before, _ := os.ReadFile(file)
 		serves.Store(c.serves)
