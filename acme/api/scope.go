@@ -19,6 +19,9 @@ func ScopeOf(path string) (identity.Scope, bool) {
 		return s, err == nil
 	}
 	text, ok := strings.CutSuffix(rest, "/directory")
+	if !ok {
+		return identity.Scope{}, false
+	}
 	s, err := identity.ParseScope(text)
-	return s, ok && err == nil
+	return s, err == nil
 }

@@ -335,7 +335,7 @@ func TestAddEnrolmentRefuses(t *testing.T) {
 	e, f := good()
 	e.Names = []cert.Name{cert.IPName(demo.Remote)}[:0]
 	must(t, l.AddEnrolment(t.Context(), e, f))
-	if err := l.AddEnrolment(t.Context(), e, f); postgres.Violated(err) == "" {
+	if err := l.AddEnrolment(t.Context(), e, f); !errors.Is(err, ca.ErrConflict) {
 		t.Errorf("the same token twice: %v", err)
 	}
 	if got, err := l.Enrolment(t.Context(), e.Token); err != nil || got.ID != e.ID || got.Scope != e.Scope || got.Hash != e.Hash {

@@ -56,8 +56,23 @@ type House struct {
 	skew    *atomic.Int64
 }
 
-// New returns a founded CA with the demo scopes.
-func New(t testing.TB) *House { return On(t, postgrestest.Open(t)) }
+// New returns a founded CA with the demo scopes. All of one test binary are copies of one that was founded first, keys
+// included: founding costs more than most tests.
+func New(t testing.TB) *House {
+	t.Helper()
+	return On(t, postgrestest.Connect(t, postgrestest.From(t, "house", found)))
+}
+
+func found(ctx context.Context, url string) error {
+	db, err := postgres.Open(ctx, postgres.Config{URL: url})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	h := &House{DB: db, Ledger: ledger.New(db, 1), skew: new(atomic.Int64)}
+	defer h.Ledger.Close()
+	return build(ctx, h, h.Ledger)
+}
 
 // On returns a CA on db, founded if it was not: a second replica on the same database.
 func On(t testing.TB, db *postgres.DB) *House {
@@ -70,22 +85,37 @@ func On(t testing.TB, db *postgres.DB) *House {
 // With finishes h with l in place of its ledger: for faults between the two.
 func With(t testing.TB, h *House, l ca.Ledger) *House {
 	t.Helper()
-	ctx := t.Context()
-	must(t, ready(ctx, h))
-	var err error
-	h.Scopes, err = tenancy.Open(ctx, h.DB, h.Now)
-	must(t, err)
-	must(t, Demonstrate(ctx, h.Scopes))
-	h.Access, err = accessstore.Open(ctx, h.DB, access.Rule{}, h.Now)
-	must(t, err)
-	pass, err := softkms.NewPassphrase("correct horse battery staple")
-	must(t, err)
-	h.Keyring, err = softkms.Open(ctx, softkms.Config{DB: h.DB, Passphrase: pass, Now: h.Now, Iterations: 1000})
-	must(t, err)
-	h.CA, err = ca.New(ca.Config{Site: 1, TrustDomain: Domain, PublicURL: "http://127.0.0.1:8080", Ledger: l, Scopes: h.Scopes, Now: h.Now})
-	must(t, err)
-	must(t, h.Found(ctx, h.Keyring))
+	must(t, build(t.Context(), h, l))
 	return h
+}
+
+func build(ctx context.Context, h *House, l ca.Ledger) error {
+	if err := ready(ctx, h); err != nil {
+		return err
+	}
+	var err error
+	if h.Scopes, err = tenancy.Open(ctx, h.DB, h.Now); err != nil {
+		return err
+	}
+	if err := Demonstrate(ctx, h.Scopes); err != nil {
+		return err
+	}
+	if h.Access, err = accessstore.Open(ctx, h.DB, access.Rule{}, h.Now); err != nil {
+		return err
+	}
+	pass, err := softkms.NewPassphrase("correct horse battery staple")
+	if err != nil {
+		return err
+	}
+	h.Keyring, err = softkms.Open(ctx, softkms.Config{DB: h.DB, Passphrase: pass, Now: h.Now, Iterations: 1000})
+	if err != nil {
+		return err
+	}
+	h.CA, err = ca.New(ca.Config{Site: 1, TrustDomain: Domain, PublicURL: "http://127.0.0.1:8080", Ledger: l, Scopes: h.Scopes, Now: h.Now})
+	if err != nil {
+		return err
+	}
+	return h.Found(ctx, h.Keyring)
 }
 
 func ready(ctx context.Context, h *House) error {

@@ -49,6 +49,45 @@ func Empty(t testing.TB) string {
 	return create(t, "template1")
 }
 
+// prepared are the databases that From copies, by their names.
+var prepared struct {
+	sync.Mutex
+	made map[string]error
+}
+
+// From is New with what fill has put there, too: fill runs once in a test binary for each name, and the database it was given
+// is copied. It leaves no connection behind.
+func From(t testing.TB, name string, fill func(ctx context.Context, url string) error) string {
+	t.Helper()
+	from := "prepared_" + name
+	if err := prepare(from, fill); err != nil {
+		t.Fatalf("preparing database %s: %v", name, err)
+	}
+	return create(t, from)
+}
+
+func prepare(name string, fill func(ctx context.Context, url string) error) error {
+	prepared.Lock()
+	defer prepared.Unlock()
+	if err, ok := prepared.made[name]; ok {
+		return err
+	}
+	if prepared.made == nil {
+		prepared.made = map[string]error{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	c, err := shared()
+	if err == nil {
+		err = admin(ctx, c, "CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER segl")
+	}
+	if err == nil {
+		err = fill(ctx, within(c.URL(), name))
+	}
+	prepared.made[name] = err
+	return err
+}
+
 // Open is New with a pool on it, closed when the test ends.
 func Open(t testing.TB) *postgres.DB {
 	t.Helper()
@@ -91,7 +130,7 @@ func create(t testing.TB, from string) string {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("test_%d", lastDatabase.Add(1))
-	if err := admin(t.Context(), c, "CREATE DATABASE "+name+" TEMPLATE "+from+" OWNER segl"); err != nil {
+	if err := admin(t.Context(), c, "CREATE DATABASE "+name+" TEMPLATE "+from+" OWNER segl STRATEGY FILE_COPY"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
