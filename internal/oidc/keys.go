@@ -164,7 +164,7 @@ func (k *keys) fetch() ([]jose.JSONWebKey, error) {
 	defer cancel()
 	provider, err := oidclib.NewProvider(ctx, k.cfg.Issuer) // refuses one that calls itself otherwise
 	if err != nil {
-		return nil, fmt.Errorf("reading what %s says of itself: %w", k.cfg.Issuer, err)
+		return nil, fmt.Errorf("reading what %s says of itself: %.300s", k.cfg.Issuer, err) // it repeats what the provider answered, all of it
 	}
 	var described struct {
 		Keys string `json:"jwks_uri"`

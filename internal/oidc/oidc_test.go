@@ -292,6 +292,15 @@ func TestAProviderThatCallsItselfOtherwiseIsNotBelieved(t *testing.T) {
 	}
 }
 
+// What a provider answers is a stranger's, as much of it as it likes: it ends up in our log.
+func TestWhatAProviderAnswersIsRepeatedInPartOnly(t *testing.T) {
+	r := newRig(t)
+	r.CallItself("https://" + strings.Repeat("x", 100_000))
+	if _, err := r.sut.Verify(t.Context(), r.Sign(t, r.claims(nil))); !errors.Is(err, oidc.ErrUnavailable) || len(err.Error()) > 1000 {
+		t.Errorf("%d octets: %.300v", len(err.Error()), err)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	good := oidc.Config{Issuer: "https://id.test", Audience: "segl", Client: &http.Client{Timeout: time.Second}, Now: time.Now}
 	for what, change := range map[string]func(*oidc.Config){
