@@ -19,6 +19,7 @@ import (
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/policy"
+	"codeberg.org/dataverket/segl/internal/postgres"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -469,6 +470,53 @@ func TestTwoWhoNameOneServerAtOnceAreNotBothTaken(t *testing.T) {
 	wait.Wait()
 	if list, err := h.book.Targets(t.Context(), identity.Scope{}); err != nil || len(list) != 2 {
 		t.Errorf("%d targets, %v, %v", len(list), errs, err)
+	}
+}
+
+// Whoever had a role before has it no longer, wherever they are: their lease says so, and a fact.
+func TestARoleThatIsTakenOverIsLostByWhoHadIt(t *testing.T) {
+	h := newHouse(t)
+	b := binding("demo", "legacy")
+	var err error
+	if b.For, err = credentials.ParsePattern("spiffe://segl.test/tenant/demo/**"); err != nil {
+		t.Fatal(err)
+	}
+	b.Way, b.Role = credentials.Static, "legacy"
+	h.bind(t, b)
+	first, _, err := h.Lease(t.Context(), certifiedIn(t, h, "demo/shop", "api"), "legacy", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	walled, err := h.DB.Walled(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := first
+	second.ID, second.MadeAt, second.ReadyAt = uid.New(uid.Lease, 1, h.Now()), h.Now(), h.Now()
+	second.Scope = pkitest.Scope("demo/shop/dev")
+	second.Identity = "spiffe://segl.test/tenant/demo/project/shop/environment/dev/api"
+	var own, above []int32
+	if err := h.DB.QueryRow(t.Context(), `
+		SELECT array_agg(id) FILTER (WHERE path = 'demo/shop/dev'), array_agg(id) FILTER (WHERE path IN ('demo', 'demo/shop'))
+		FROM   scope`).Scan(&own, &above); err != nil || len(own) != 1 {
+		t.Fatal(own, err)
+	}
+	ctx, there := postgres.Within(t.Context(), own, above), store.New(walled)
+	if err := there.Open(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	f := audit.Fact{At: h.Now(), Who: identity.Caller{Actor: second.Identity}, Scope: second.Scope, What: audit.LeaseMade, Subject: second.ID.String()}
+	if err := there.Ready(ctx, second, nil, f); err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.Show(t.Context(), admin, first.ID)
+	if err != nil || got.Why != credentials.Superseded || got.State(h.Now()) != credentials.Ending {
+		t.Errorf("the first is %s, because %q; %v", got.State(h.Now()), got.Why, err)
+	}
+	var facts int
+	err = h.DB.QueryRow(t.Context(), `SELECT count(*) FROM fact WHERE what = $1 AND why = $2 AND subject = $3`, audit.LeaseEnded, credentials.Superseded, first.ID.String()).Scan(&facts)
+	if err != nil || facts != 1 {
+		t.Errorf("%d facts, %v", facts, err)
 	}
 }
 

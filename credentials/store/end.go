@@ -53,16 +53,21 @@ func (s *Store) EndOf(ctx context.Context, serials []cert.Serial, at time.Time, 
 	for i, c := range serials {
 		list[i] = c.Bytes()
 	}
-	return s.ended(ctx, `
+	return ended(ctx, s.db, `
 			UPDATE lease
 			SET    ended_at = $2, why = '`+string(credentials.Revoked)+`', retry_at = $2
 			WHERE  serial = ANY ($3::bytea[]) AND ended_at IS NULL
 			RETURNING id, scope, serial, why`, who, at, list)
 }
 
+// An asker is the database, or a transaction.
+type asker interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // ended runs an UPDATE of leases, and notes their facts.
-func (s *Store) ended(ctx context.Context, update string, who identity.Caller, at time.Time, args ...any) (n int, err error) {
-	err = s.db.QueryRow(ctx, `
+func ended(ctx context.Context, db asker, update string, who identity.Caller, at time.Time, args ...any) (n int, err error) {
+	err = db.QueryRow(ctx, `
 		WITH ended AS (`+update+`
 		), noted AS (`+noting+`
 		)
@@ -73,7 +78,7 @@ func (s *Store) ended(ctx context.Context, update string, who identity.Caller, a
 
 // EndDue implements credentials.Book. Each kind of reason is looked up by an index of its own.
 func (s *Store) EndDue(ctx context.Context, now, stale time.Time, most int, who identity.Caller) (int, error) {
-	return s.ended(ctx, `
+	return ended(ctx, s.db, `
 			UPDATE lease l
 			SET    ended_at = $2, why = d.why, retry_at = $2
 			FROM   (

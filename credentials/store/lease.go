@@ -63,6 +63,9 @@ func (s *Store) Open(ctx context.Context, l credentials.Lease) error {
 
 // Ready implements credentials.Book.
 func (s *Store) Ready(ctx context.Context, l credentials.Lease, made []credentials.Receipt, f audit.Fact) error {
+	if l.Binding.Way == credentials.Static { // who had the role before may be where this caller sees nothing
+		ctx = postgres.AsOwner(ctx)
+	}
 	return postgres.Tx(ctx, s.db, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			UPDATE lease l
@@ -79,11 +82,11 @@ func (s *Store) Ready(ctx context.Context, l credentials.Lease, made []credentia
 			return err
 		}
 		if l.Binding.Way == credentials.Static { // the password before no longer works
-			_, err = tx.Exec(ctx, `
+			_, err = ended(ctx, tx, `
 				UPDATE lease
-				SET    ended_at = $3, why = $4, retry_at = $3
-				WHERE  target = $1 AND principal = $2 AND id <> $5 AND ended_at IS NULL`,
-				l.Binding.Target.ID, l.Principal, l.ReadyAt, credentials.Superseded, l.ID.Bytes())
+				SET    ended_at = $2, why = '`+string(credentials.Superseded)+`', retry_at = $2
+				WHERE  target = $3 AND principal = $4 AND id <> $5 AND ended_at IS NULL
+				RETURNING id, scope, serial, why`, f.Who, l.ReadyAt, l.Binding.Target.ID, l.Principal, l.ID.Bytes())
 			if err != nil {
 				return err
 			}
