@@ -91,20 +91,19 @@ func (b *Backend) open(t credentials.Target) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading address %q: %w", t.Address, err)
 	}
-	roots := b.cfg.Roots()
-	if t.Authority != "" {
-		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM([]byte(t.Authority)) {
-			return nil, fmt.Errorf("reading the authority of %s: no certificate in it", t.Address)
-		}
-	}
 	c := mysql.NewConfig()
 	c.User, c.Net, c.Addr, c.Timeout, c.ReadTimeout, c.WriteTimeout, c.ParseTime = t.Manager, "tcp", t.Address, connect, timeout, timeout, true
 	c.AllowNativePasswords, c.InterpolateParams = true, false
 	c.Logger = &mysql.NopLogger{}
-	c.TLS = &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: roots, Time: b.cfg.Now,
-		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return b.cfg.Certificate(r.Context()) },
+	if c.TLS, err = b.tls(t, host); err != nil {
+		return nil, err
+	}
+	err = c.Apply(mysql.BeforeConnect(func(_ context.Context, c *mysql.Config) (err error) { // roots rotate while a pool is kept
+		c.TLS, err = b.tls(t, host)
+		return err
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("preparing connections to %s: %w", t.Address, err)
 	}
 	connector, err := mysql.NewConnector(c)
 	if err != nil {
@@ -115,6 +114,21 @@ func (b *Backend) open(t credentials.Target) (*sql.DB, error) {
 	p.SetConnMaxIdleTime(idle)
 	p.SetConnMaxLifetime(10 * idle)
 	return p, nil
+}
+
+// tls is verify-full: the name and the chain of the target's certificate are checked, by the roots of now, and ours is shown.
+func (b *Backend) tls(t credentials.Target, host string) (*tls.Config, error) {
+	roots := b.cfg.Roots()
+	if t.Authority != "" {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(t.Authority)) {
+			return nil, fmt.Errorf("reading the authority of %s: no certificate in it", t.Address)
+		}
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: roots, Time: b.cfg.Now,
+		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return b.cfg.Certificate(r.Context()) },
+	}, nil
 }
 
 // harmless is all that SHOW GRANTS may say of us.

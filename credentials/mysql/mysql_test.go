@@ -165,6 +165,18 @@ func (h *house) login(ctx context.Context, user, password string) (credentialste
 func TestConformance(t *testing.T) {
 	h := newHouse(t)
 	credentialstest.Run(t, credentialstest.Server{Backend: h.backend, Target: h.target, Login: h.login})
+	t.Run("roots are those of the moment", func(t *testing.T) {
+		roots := x509.NewCertPool()
+		b := mysql.New(mysql.Config{Certificate: h.ca.Client(t, "segl@platform"), Roots: func() *x509.CertPool { return roots }, Now: time.Now})
+		defer b.Close()
+		if _, err := b.Principals(t.Context(), h.target); err == nil {
+			t.Error("a server that nobody vouches for is believed")
+		}
+		roots = h.ca.Pool
+		if _, err := b.Principals(t.Context(), h.target); err != nil {
+			t.Errorf("after the roots changed: %v", err)
+		}
+	})
 	t.Run("an administrator is refused", func(t *testing.T) {
 		h.sql(t, "GRANT SELECT ON shop.wages TO segl@'%'")
 		if _, err := h.backend.Make(t.Context(), h.target, credentialstest.Grant("x")); !errors.Is(err, credentials.ErrTooPowerful) {

@@ -127,6 +127,10 @@ func (b *Backend) config(t credentials.Target, database string) (*pgxpool.Config
 	cc.ConnectTimeout = connectTimeout
 	cc.RuntimeParams = map[string]string{"application_name": "segl", "statement_timeout": strconv.FormatInt(statementTimeout.Milliseconds(), 10)}
 	cfg.MaxConns, cfg.MaxConnIdleTime, cfg.MaxConnLifetime, cfg.HealthCheckPeriod = b.cfg.Connections, idle, 10*idle, idle
+	cfg.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) (err error) { // roots rotate while connections are kept ready
+		cc.TLSConfig, err = b.tls(t, host)
+		return err
+	}
 	cfg.AfterConnect = b.judge
 	return cfg, nil
 }

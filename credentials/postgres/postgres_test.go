@@ -163,6 +163,18 @@ func (h *house) login(ctx context.Context, user, password string) (credentialste
 func TestConformance(t *testing.T) {
 	h := newHouse(t)
 	credentialstest.Run(t, credentialstest.Server{Backend: h.backend, Target: h.target, Login: h.login})
+	t.Run("roots are those of the moment", func(t *testing.T) {
+		roots := x509.NewCertPool()
+		b := postgres.New(postgres.Config{Certificate: h.ca.Client(t, "segl"), Roots: func() *x509.CertPool { return roots }, Now: time.Now})
+		defer b.Close()
+		if _, err := b.Principals(t.Context(), h.target); err == nil {
+			t.Error("a server that nobody vouches for is believed")
+		}
+		roots = h.ca.Pool
+		if _, err := b.Principals(t.Context(), h.target); err != nil {
+			t.Errorf("after the roots changed: %v", err)
+		}
+	})
 	t.Run("what it owns is its group's, never dropped", func(t *testing.T) { owned(t, h) })
 	t.Run("what is elsewhere keeps the role, and nobody else", func(t *testing.T) { elsewhere(t, h) })
 	t.Run("a superuser is refused", func(t *testing.T) { powerful(t, h) })

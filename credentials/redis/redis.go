@@ -90,6 +90,25 @@ func (b *Backend) pool(t credentials.Target) (*redis.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading address %q: %w", t.Address, err)
 	}
+	if _, err := b.tls(t, host); err != nil {
+		return nil, err
+	}
+	b.pools[at] = redis.NewClient(&redis.Options{
+		Addr: t.Address, Username: t.Manager, CredentialsProvider: func() (string, string) { return t.Manager, password() },
+		DialTimeout: connect, ReadTimeout: timeout, WriteTimeout: timeout, PoolSize: connections, MaxRetries: -1, DisableIdentity: true, Protocol: 3,
+		Dialer: func(ctx context.Context, network, address string) (net.Conn, error) { // roots rotate while a pool is kept
+			c, err := b.tls(t, host)
+			if err != nil {
+				return nil, err
+			}
+			return (&tls.Dialer{NetDialer: &net.Dialer{Timeout: connect}, Config: c}).DialContext(ctx, network, address)
+		},
+	})
+	return b.pools[at], nil
+}
+
+// tls is verify-full: the name and the chain of the target's certificate are checked, by the roots of now, and ours is shown.
+func (b *Backend) tls(t credentials.Target, host string) (*tls.Config, error) {
 	roots := b.cfg.Roots()
 	if t.Authority != "" {
 		roots = x509.NewCertPool()
@@ -97,15 +116,10 @@ func (b *Backend) pool(t credentials.Target) (*redis.Client, error) {
 			return nil, fmt.Errorf("reading the authority of %s: no certificate in it", t.Address)
 		}
 	}
-	b.pools[at] = redis.NewClient(&redis.Options{
-		Addr: t.Address, Username: t.Manager, CredentialsProvider: func() (string, string) { return t.Manager, password() },
-		DialTimeout: connect, ReadTimeout: timeout, WriteTimeout: timeout, PoolSize: connections, MaxRetries: -1, DisableIdentity: true, Protocol: 3,
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: roots, Time: b.cfg.Now,
-			GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return b.cfg.Certificate(r.Context()) },
-		},
-	})
-	return b.pools[at], nil
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: roots, Time: b.cfg.Now,
+		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return b.cfg.Certificate(r.Context()) },
+	}, nil
 }
 
 // rules are what a user may do, as ACL GETUSER says it.

@@ -129,6 +129,18 @@ func (h *house) login(ctx context.Context, user, password string) (credentialste
 func TestConformance(t *testing.T) {
 	h := newHouse(t)
 	credentialstest.Run(t, credentialstest.Server{Backend: h.backend, Target: h.target, Login: h.login})
+	t.Run("roots are those of the moment", func(t *testing.T) {
+		roots := x509.NewCertPool()
+		b := redis.New(redis.Config{Certificate: h.ca.Client(t, "segl@platform"), Roots: func() *x509.CertPool { return roots }, Now: time.Now, Password: func(credentials.Target) credentials.Secret { return credentials.NewSecret(password) }})
+		defer b.Close()
+		if _, err := b.Principals(t.Context(), h.target); err == nil {
+			t.Error("a server that nobody vouches for is believed")
+		}
+		roots = h.ca.Pool
+		if _, err := b.Principals(t.Context(), h.target); err != nil {
+			t.Errorf("after the roots changed: %v", err)
+		}
+	})
 	t.Run("who may do everything is refused", func(t *testing.T) {
 		super := h.target
 		super.Manager = "root"
