@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"codeberg.org/dataverket/segl/ca"
+	"codeberg.org/dataverket/segl/internal/access"
 	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/web"
 )
@@ -120,7 +121,7 @@ type ProfileList struct {
 }
 
 func (d *door) listProfiles(_ context.Context, who identity.Caller, in ListProfilesRequest) (ProfileList, error) {
-	if !who.May(in.Scope) {
+	if !access.May(who, access.ReadCertificates, in.Scope) {
 		return ProfileList{}, ca.ErrNotFound
 	}
 	out := ProfileList{Profiles: []Profile{}}
@@ -140,7 +141,7 @@ type NamedProfile struct {
 type ShowProfileRequest struct{ NamedProfile }
 
 func (d *door) showProfile(_ context.Context, who identity.Caller, in ShowProfileRequest) (Profile, error) {
-	if !who.May(in.Scope) {
+	if !access.May(who, access.ReadCertificates, in.Scope) {
 		return Profile{}, ca.ErrNotFound
 	}
 	p, err := d.CA.Profile(in.Scope, in.Name)

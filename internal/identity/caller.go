@@ -48,9 +48,6 @@ func (c Caller) As(actor string, proved Scope) Caller {
 	return Caller{Actor: actor, Scope: proved, Proved: proved, Remote: c.Remote, Request: c.Request}
 }
 
-// May reports whether c belongs at or above s, or is an operator.
-func (c Caller) May(s Scope) bool { return c.Operator || c.Scope.Contains(s) }
-
 // FromCertificate names the holder of a verified client certificate of ours: it has exactly one URI name, a SPIFFE ID of
 // trust domain domain (X.509-SVID §2), and a serial of ours. It does not verify the chain: the TLS handshake did.
 func FromCertificate(c *x509.Certificate, domain string) (Caller, error) {
