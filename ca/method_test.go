@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -377,4 +379,21 @@ func TestMethodsAreRefused(t *testing.T) {
 	if _, err := h.DB.Exec(t.Context(), `UPDATE enrolment_method SET kind = 'saml'`); err == nil || postgres.Unavailable(err) {
 		t.Error("the database takes a kind that nobody judges")
 	}
+}
+
+// A proof that was written down is a one-time token's row, and what it was named by is no secret.
+func TestNobodyMakesATokenOfTheNameOfAProof(t *testing.T) {
+	h := newHall(t)
+	id := strings.Repeat("j", 28) // with the word before it as long as a token's secret
+	if _, err := h.enrol("builder", h.proof("builder", map[string]any{"jti": id}), "dns:evil.test"); err == nil {
+		t.Fatal("a name that the method does not give")
+	}
+	var row []byte
+	must(t, h.DB.QueryRow(t.Context(), `SELECT token FROM enrolment`).Scan(&row))
+	token := "segl_enrol_" + hex.EncodeToString(row) + "_" + base64.RawURLEncoding.EncodeToString([]byte("jti\x00"+id))
+	if _, _, ok := ca.SplitToken(token); !ok {
+		t.Fatalf("%s is no token", token)
+	}
+	_, err := h.Enrol(t.Context(), stranger, token, pkitest.CSR(t, pkitest.Key(t)))
+	refusedBy(t, h.House, "a token made of a jti", err, "one-time enrolment", nil)
 }

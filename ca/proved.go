@@ -130,8 +130,9 @@ func (a *CA) spend(ctx context.Context, who identity.Caller, m Method, p Proved,
 	}
 	// The epoch and not the second: a proof made again in another second under the same name is the same proof.
 	sum := sha256.Sum256([]byte("segl proof\x00" + strconv.FormatInt(m.ID, 10) + "\x00" + string(p.Once[:])))
+	// The row is a one-time token's, of 32 octets whose hash is this: it is one of more octets, which nobody can send for a token's.
 	e := Enrolment{
-		Token: uid.Derive(uid.Enrolment, a.Site, uid.EpochOf(p.Issued).Start(), sum), Hash: p.Once, Scope: m.Scope, Profile: m.Profile, ID: id,
+		Token: uid.Derive(uid.Enrolment, a.Site, uid.EpochOf(p.Issued).Start(), sum), Hash: sum, Scope: m.Scope, Profile: m.Profile, ID: id,
 		Names: m.Names, MadeAt: a.Now(), Expires: p.Expires,
 	}
 	had, err := a.Ledger.Enrolment(ctx, e.Token)
