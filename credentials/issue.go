@@ -27,10 +27,8 @@ const (
 // certificate lives. Zero: as long as may be. The password is in the answer and nowhere else.
 func (o *Office) Lease(ctx context.Context, who identity.Caller, name Label, life time.Duration) (Lease, Secret, error) {
 	f := o.fact(who, who.ID.Scope(), audit.LeaseMade, string(name))
-	if o.Fenced != nil {
-		if err := o.Fenced(); err != nil {
-			return Lease{}, Secret{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
+	if err := o.open(); err != nil {
+		return Lease{}, Secret{}, err
 	}
 	// 1. Decide. Nothing is durable yet but a refusal.
 	l, err := o.decide(ctx, who, name, life)
@@ -72,6 +70,17 @@ func (o *Office) Lease(ctx context.Context, who identity.Caller, name Label, lif
 	}
 	o.Count(CountMade, l.Binding.Target.Kind, 1)
 	return l, password, nil
+}
+
+// open returns why nothing may be made, nor last longer, now: the ledger may lack what would forbid it.
+func (o *Office) open() error {
+	if o.Fenced == nil {
+		return nil
+	}
+	if err := o.Fenced(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return nil
 }
 
 // giveUp ends what may be half made. If even that is lost, it ends as stale.
@@ -187,6 +196,9 @@ func (b *Binding) until(life time.Duration, now, notAfter time.Time) (time.Time,
 // place of the one before.
 func (o *Office) Extend(ctx context.Context, who identity.Caller, id uid.UID, life time.Duration) (Lease, error) {
 	f := o.fact(who, who.ID.Scope(), audit.LeaseExtended, id.String())
+	if err := o.open(); err != nil {
+		return Lease{}, err
+	}
 	l, err := o.held(ctx, who, id)
 	if err != nil {
 		return Lease{}, o.refused(ctx, f, err)

@@ -22,7 +22,7 @@ type Config struct {
 	Certificates Certificates
 	Backends     map[Kind]Backend
 	Now          func() time.Time
-	// Fenced returns why nothing may be made now, and no stray be swept, or nil. Nil: there is no fence.
+	// Fenced returns why nothing may be made or extended now, and no stray be swept, or nil. Nil: there is no fence.
 	Fenced func() error
 	// Count is told of each event, of which there are a few words, by the kind of target. Nil: nobody is.
 	Count func(event string, kind Kind, n int)

@@ -646,6 +646,14 @@ func TestTheSweepEndsOrphansAndNothingElse(t *testing.T) {
 	if _, _, err := fenced.Lease(t.Context(), h.workload(t, "late"), "orders", 0); err == nil {
 		t.Error("a lease behind the fence")
 	}
+	holder := h.workload(t, "holder")
+	held := h.lease(t, holder)
+	if _, err := fenced.Extend(t.Context(), holder, held.ID, time.Minute); !errors.Is(err, credentials.ErrUnreachable) {
+		t.Errorf("a lease goes on behind the fence: %v", err)
+	}
+	if got, err := h.Show(t.Context(), admin, held.ID); err != nil || !got.ExpiresAt.Equal(held.ExpiresAt) {
+		t.Errorf("it ends at %s, not %s; %v", got.ExpiresAt, held.ExpiresAt, err)
+	}
 }
 
 // A revocation between the request and the answer: nothing is answered, and nothing stays.
