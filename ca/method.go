@@ -166,6 +166,8 @@ func (a *CA) methodical(ctx context.Context, who identity.Caller, m Method) erro
 		return refuse("a method for everybody its issuer knows", "narrow the subject, or ask for a claim")
 	case m.Kind == Kubernetes && m.Workload == "" && strings.Count(before, ":") != 3:
 		return refuse("workloads named by service accounts of several namespaces", "name one namespace, as in system:serviceaccount:shop:*, or the workload")
+	case (m.Kind == OIDC || m.Kind == Kubernetes) && len(m.Keys) == 0 && m.Cluster == "" && !strings.HasPrefix(m.Issuer, "https://") && !access.May(who, access.ChangeScopes, identity.Platform):
+		return refuse("an issuer that is not asked over https", "use https: what listens on this machine is the platform's") // internal/oidc takes http there
 	case len(m.Names) > 0 && m.Workload == "":
 		return refuse("host names for whoever a proof names", "name the workload that they belong to")
 	}

@@ -69,6 +69,23 @@ func TestAnIssuerOfThePlatformMakesNoAdmin(t *testing.T) {
 	}
 }
 
+// The service asks issuers where tenants say that they are; what listens beside it is none of theirs.
+func TestATenantsAdminSendsTheServiceToNothingOnItsMachine(t *testing.T) {
+	h := newHall(t)
+	_, err := h.Access.Grant(t.Context(), identity.System("test"), access.Binding{
+		Role: access.Admin, Scope: pkitest.Scope("demo"), Subject: access.Subject{Identity: "spiffe://segl.test/tenant/demo/boss"},
+	})
+	must(t, err)
+	boss := h.Access.Name(pkitest.Workload(pkitest.Scope("demo"), "boss"))
+	m := ca.Method{Scope: pkitest.Demo, Name: "own", Kind: ca.OIDC, Subject: "x", Issuer: "http://127.0.0.1:9090"}
+	_, err = h.AddMethod(t.Context(), boss, m)
+	refusedBy(t, h.House, "plain HTTP", err, "enrolment methods", nil)
+	m.Issuer = "https://id.demo.test"
+	if _, err := h.AddMethod(t.Context(), boss, m); err != nil {
+		t.Errorf("https: %v", err)
+	}
+}
+
 func TestWhatAMethodSaysIsWhatIsConfirmed(t *testing.T) {
 	h := newHall(t)
 	var terms []string
