@@ -18,7 +18,7 @@ import (
 
 // proves sees that a certificate by p, of each kind of key and by each authority of its purpose, keeps every rule of ca/lint: when
 // profiles are read, and before a change of one is durable. (zlint judges every shape that a profile can have in the tests of
-// ca/tbs: in the program it would weigh half as much as the rest of it.)
+// ca/tbs: many of its rules are the public web's, and refuse what an internal authority is for.)
 func (a *CA) proves(all []*Authority, p *Profile) error {
 	for _, auth := range all {
 		if auth.Purpose != p.Purpose || auth.State == Retired || auth.State == RevokedAuthority {

@@ -8,6 +8,7 @@ import (
 
 	"codeberg.org/dataverket/segl/acme"
 	"codeberg.org/dataverket/segl/internal/audit"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/uid"
 )
 
@@ -101,17 +102,18 @@ func (s *Store) Proofs(ctx context.Context, wanted []acme.Wanted) ([]acme.Author
 
 // searchProofs reads of each that is wanted the valid authorization that lasts longest. No validation is older than the
 // authorization, so that one range of identifiers bounds both. It does not sort by identifier: the server would then read a
-// week's authorizations in that order until it met one.
-const searchProofs = `
+// week's authorizations in that order until it met one. Each of the weeks that one can be in is asked by its name (Store.week).
+func searchProofs(week string) string {
+	return `
 	SELECT w.number, c.id, c.account, c.expires_at, c.name, c.token, c.subdomains, c.method, c.at, c.evidence
 	FROM   unnest($1::integer[], $2::bigint[], $3::bytea[], $4::text[], $5::boolean[], $6::timestamptz[])
 	       AS w (number, proof, account, name, subdomains, until)
 	CROSS  JOIN LATERAL (
 	           SELECT d.id, d.account, d.expires_at, d.name, d.token, d.subdomains, v.method, v.at, v.evidence
-	           FROM   acme_authorization d
+	           FROM   acme_authorization` + week + ` d
 	           CROSS  JOIN LATERAL (
 	                      SELECT e.method, e.at, e.evidence
-	                      FROM   acme_validation e
+	                      FROM   acme_validation` + week + ` e
 	                      WHERE  e.authorization_id = d.id AND e.authorization_id >= $7 AND e.authorization_id < $8 AND e.problem IS NULL
 	                      LIMIT  1
 	                  ) v
@@ -121,9 +123,10 @@ const searchProofs = `
 	           ORDER  BY d.expires_at DESC
 	           LIMIT  1
 	       ) c`
+}
 
 // search answers questions that came together.
-func (s *Store) search(_ context.Context, b *pgx.Batch, all []*search) func(pgx.BatchResults) error {
+func (s *Store) search(ctx context.Context, b *pgx.Batch, all []*search) func(pgx.BatchResults) error {
 	var numbers []int32
 	var proofs []int64
 	var accounts [][]byte
@@ -138,12 +141,52 @@ func (s *Store) search(_ context.Context, b *pgx.Batch, all []*search) func(pgx.
 		}
 	}
 	site, now := all[0].wanted[0].Site, s.nonces.now()
-	b.Queue(searchProofs, numbers, proofs, accounts, names, subdomains, until,
-		uid.Floor(uid.Authorization, site, now.Add(-oldestProof)).Bytes(), uid.Floor(uid.Authorization, site, now.Add(clockSpread)).Bytes())
-	return func(results pgx.BatchResults) error { return readFound(results, all) }
+	weeks := s.proofWeeks(ctx, site, now)
+	for _, week := range weeks {
+		b.Queue(searchProofs(week), numbers, proofs, accounts, names, subdomains, until,
+			uid.Floor(uid.Authorization, site, now.Add(-oldestProof)).Bytes(), uid.Floor(uid.Authorization, site, now.Add(clockSpread)).Bytes())
+	}
+	return func(results pgx.BatchResults) error {
+		best := map[sought]int{}
+		for range weeks {
+			if err := readFound(results, all, best); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
-func readFound(results pgx.BatchResults, all []*search) error {
+// proofWeeks returns what the names of the partitions end with that a valid authorization can be in: two or three. Where it cannot be
+// told which there are, it is the empty one, which leads to the parents.
+func (s *Store) proofWeeks(ctx context.Context, site byte, now time.Time) (weeks []string) {
+	oldest := now.Add(-oldestProof)
+	for e := uid.EpochOf(oldest); e <= uid.EpochOf(now.Add(clockSpread)); e++ {
+		at := e.Start()
+		if at.Before(oldest) {
+			at = oldest
+		}
+		id := uid.Floor(uid.Authorization, site, at)
+		week := s.week(ctx, "acme_authorization", id)
+		if week != "" {
+			weeks = append(weeks, week)
+		} else if missing, looked := s.weeks.Load(id.Partition("acme_authorization")); !looked || missing.(time.Time).IsZero() {
+			return []string{""}
+		}
+	}
+	return weeks
+}
+
+// sought is what one search looks for.
+type sought struct {
+	search     int32
+	account    uid.UID
+	name       cert.Name
+	subdomains bool
+}
+
+// readFound reads what one week has. best says where in its search's findings each stands that is sought.
+func readFound(results pgx.BatchResults, all []*search, best map[sought]int) error {
 	rows, err := results.Query()
 	if err != nil {
 		return err
@@ -154,11 +197,21 @@ func readFound(results pgx.BatchResults, all []*search) error {
 		[]any{&number, &r.ID, &r.Account, &r.ExpiresAt, &r.Name, &r.Token, &r.Subdomains, &r.Validated, &r.At, &r.Evidence},
 		func() error {
 			a, err := r.authorization()
-			all[number].found = append(all[number].found, a)
-			return err
+			if err != nil {
+				return err
+			}
+			q, what := all[number], sought{number, a.Account, a.Name, a.Subdomains}
+			switch i, ok := best[what]; {
+			case !ok:
+				best[what], q.found = len(q.found), append(q.found, a)
+			case a.Expires.After(q.found[i].Expires):
+				q.found[i] = a
+			}
+			return nil
 		})
 	return err
 }
 
-// oldestProof bounds how long ago an authorization was made that is still valid, so that only those partitions are opened.
-const oldestProof = 35 * 24 * time.Hour
+// oldestProof bounds how long ago an authorization was made that is still valid, so that only those partitions are opened: each is
+// made for a week.
+const oldestProof = 8 * 24 * time.Hour
