@@ -3,8 +3,10 @@ package ca
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 
 	"codeberg.org/dataverket/segl/internal/breakglass"
+	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/policy"
 )
 
@@ -16,6 +18,25 @@ func (a *CA) apart(auth *Authority) error {
 		chain = append(chain, up.Certificate)
 	}
 	return a.BreakGlass.Chain("authority "+auth.Name, chain...)
+}
+
+// apartKey refuses to certify an emergency CA's key, by whichever of its fingerprints that is named.
+func (a *CA) apartKey(csr cert.Request) error {
+	const what = "a request's key"
+	if a.BreakGlass == nil {
+		return nil
+	}
+	if err := a.BreakGlass.KeyID(what, csr.KeyID); err != nil {
+		return err
+	}
+	pub := csr.Key
+	if pub == nil {
+		var err error
+		if pub, err = x509.ParsePKIXPublicKey(csr.SPKI); err != nil {
+			return fmt.Errorf("%w: %w", cert.ErrBadKey, err)
+		}
+	}
+	return a.BreakGlass.Key(what, pub)
 }
 
 // apartFrom turns what touches an emergency CA into the refusal that a door shows.

@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"codeberg.org/dataverket/segl/ca"
 	"codeberg.org/dataverket/segl/internal/breakglass"
+	"codeberg.org/dataverket/segl/internal/identity"
 	"codeberg.org/dataverket/segl/internal/pkitest"
 	"codeberg.org/dataverket/segl/internal/policy"
 )
@@ -30,9 +33,34 @@ func TestAnEmergencyCAsKeyIsCertifiedForNobody(t *testing.T) {
 	if r, ok := errors.AsType[*policy.Refusal](err); !ok || !strings.Contains(r.Rule, "oob") {
 		t.Errorf("got %v", err)
 	}
+	pub, err := ssh.NewPublicKey(req.CSR.Key)
+	must(t, err)
+	h.BreakGlass, err = breakglass.Parse([]breakglass.Entry{{Name: "oob", SSH: ssh.FingerprintSHA256(pub)}})
+	must(t, err)
+	_, err = h.Issue(t.Context(), pkitest.Workload(pkitest.Demo, "web"), req)
+	if r, ok := errors.AsType[*policy.Refusal](err); !ok || !strings.Contains(r.Rule, "oob") {
+		t.Errorf("named by its SSH fingerprint alone: %v", err)
+	}
 	h.BreakGlass = emergency(t, []byte("another"))
 	_, err = h.Issue(t.Context(), pkitest.Workload(pkitest.Demo, "web"), req)
 	must(t, err)
+}
+
+func TestAnEmergencyCALetsNobodyInByAMethod(t *testing.T) {
+	h := newHall(t)
+	h.BreakGlass = emergency(t, h.root.RawSubjectPublicKeyInfo)
+	tried := 0
+	for _, m := range h.methods() {
+		if m.Kind == ca.X5C {
+			tried++
+			m.Name = "again"
+			_, err := h.AddMethod(t.Context(), identity.System("test"), m)
+			refusal(t, "an emergency CA's certificates as proofs", err)
+		}
+	}
+	if tried == 0 {
+		t.Error("no method takes certificates")
+	}
 }
 
 func TestAnAuthorityBelowAnEmergencyCAIsNotPublished(t *testing.T) {

@@ -85,7 +85,7 @@ func (a *CA) decide(ctx context.Context, who identity.Caller, req Request) (plan
 	if err := p.open(); err != nil {
 		return plan{}, err
 	}
-	if err := a.BreakGlass.KeyID("a request's key", req.CSR.KeyID); err != nil {
+	if err := a.apartKey(req.CSR); err != nil {
 		return plan{}, apartFrom(err)
 	}
 	if err := mayIssue(who, req); err != nil {

@@ -200,12 +200,15 @@ func orName(workload string) string {
 }
 
 // notOurs refuses to take our own certificates for proofs: who has one renews it, and who had one taken away must not come
-// back by it.
+// back by it. Nor does an emergency CA let anybody in here.
 func (a *CA) notOurs(m Method) error {
 	if m.Kind != X5C {
 		return nil
 	}
 	for _, root := range parsePEM(m.Roots) {
+		if err := apartFrom(a.BreakGlass.Certificate("root "+root.Subject.String(), root)); err != nil {
+			return err
+		}
 		for _, auth := range a.Authorities() {
 			if auth.Certificate != nil && string(auth.Certificate.RawSubjectPublicKeyInfo) == string(root.RawSubjectPublicKeyInfo) {
 				return &policy.Refusal{What: "root " + auth.Name, Rule: "enrolment methods", Remedy: "it is one of ours: who has its certificates renews them"}
