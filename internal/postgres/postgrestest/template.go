@@ -40,7 +40,11 @@ type testCluster struct {
 
 // startCluster starts a cluster on a copy of the cached template. Its cfg.Dir is chosen here.
 func startCluster(ctx context.Context, cfg cluster.Config) (testCluster, error) {
-	h, err := newHome(ctx)
+	base := ""
+	if cfg.Test {
+		base = memory()
+	}
+	h, err := newHome(ctx, base)
 	if err != nil {
 		return testCluster{}, fmt.Errorf("preparing test cluster: %w", err)
 	}
@@ -52,8 +56,19 @@ func startCluster(ctx context.Context, cfg cluster.Config) (testCluster, error) 
 	return testCluster{c, h}, nil
 }
 
+// memory returns a directory that is kept in memory and has room, for clusters that lose everything anyway: a database a test
+// is a thousand files made and removed. Empty: the system's temporary directory.
+func memory() string {
+	const shm, room = "/dev/shm", 4 << 30
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(shm, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < room { //nolint:gosec // a size
+		return ""
+	}
+	return shm
+}
+
 // newHome copies the cached template, making it first if it is missing. Test binaries running at once take turns.
-func newHome(ctx context.Context) (home, error) {
+func newHome(ctx context.Context, base string) (home, error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return home{}, err
@@ -70,7 +85,7 @@ func newHome(ctx context.Context) (home, error) {
 	if err != nil {
 		return home{}, err
 	}
-	dir, err := os.MkdirTemp("", "segl-test-")
+	dir, err := os.MkdirTemp(base, "segl-test-")
 	if err != nil {
 		return home{}, err
 	}
