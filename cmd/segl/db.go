@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"codeberg.org/dataverket/segl/cmd/segl/client"
+	"codeberg.org/dataverket/segl/cmd/segl/keypair"
 	"codeberg.org/dataverket/segl/credentials/api"
 )
 
@@ -127,7 +128,7 @@ func (p *program) writeService(file, dir, name string, login api.Login) error {
 	}
 	if login.Authority != "" {
 		root = filepath.Join(dir, name+"-root.pem")
-		if err := os.WriteFile(root, []byte(login.Authority), 0o600); err != nil {
+		if err := keypair.WriteFile(root, []byte(login.Authority), 0o600); err != nil {
 			return fmt.Errorf("writing the server's authority: %w", err)
 		}
 	}
@@ -145,12 +146,11 @@ func (p *program) writeService(file, dir, name string, login api.Login) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("reading the service file: %w", err)
 	}
-	next := file + ".segl"
 	text := without(string(before), name) + "[" + name + "]\n" + strings.Join(lines, "\n") + "\n"
-	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+	if err := keypair.WriteFile(file, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("writing the service file: %w", err)
 	}
-	return os.Rename(next, file)
+	return nil
 }
 
 // without returns a service file without one of its services.
