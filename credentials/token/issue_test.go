@@ -222,24 +222,24 @@ func TestATokenForAServiceIsExchangedByThatServiceAlone(t *testing.T) {
 
 func TestAnExchangedTokenEndsWithTheOneItCameFrom(t *testing.T) {
 	h := open(t, nil)
-	web := h.web(t)
 	back, far := h.workload(t, "/tenant/demo/project/shop/environment/dev/back", time.Hour), h.workload(t, "/tenant/demo/project/shop/environment/dev/far", time.Hour)
 	h.bind(t, back.id, time.Hour, []string{far.id})
 	exchange := func(w workload, given, audience string) string {
 		return h.issue(t, w, "grant_type", token.TokenExchange, "subject_token", given, "subject_token_type", token.TypeAccessToken, "audience", audience).Token
 	}
-	for name, end := range map[string]func(given string, binding int64){
-		"it is revoked": func(given string, _ int64) {
+	for name, end := range map[string]func(web workload, given string, binding int64){
+		"it is revoked": func(web workload, given string, _ int64) {
 			if err := h.Revoke(t.Context(), web.Peer, form(t, url.Values{"client_id": {web.id}, "token": {given}})); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"its binding ends": func(_ string, binding int64) {
+		"its binding ends": func(_ workload, _ string, binding int64) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.ended = append(h.ended, binding)
 		},
 	} {
+		web := h.workload(t, "/tenant/demo/project/shop/environment/dev/"+strings.ReplaceAll(name, " ", "-"), time.Hour)
 		binding := h.bind(t, web.id, time.Hour, []string{back.id})
 		given := h.issue(t, web, "audience", back.id).Token
 		once := exchange(back, given, far.id)
@@ -247,7 +247,7 @@ func TestAnExchangedTokenEndsWithTheOneItCameFrom(t *testing.T) {
 		if !h.active(t, back, once) || !h.active(t, far, twice) {
 			t.Fatal("it is over from the beginning")
 		}
-		end(given, binding)
+		end(web, given, binding)
 		signed, _, err := h.List(t.Context(), "", 0)
 		if err != nil {
 			t.Fatal(err)
