@@ -207,6 +207,9 @@ func (p *Prover) Bundle(ctx context.Context, who identity.Caller, n int64, width
 // holder, its scope and those above. ErrNotFound: the ledger knows of no such certificate, or who may not see it.
 // ErrNotSealed: it does, and its fact is not in that tree yet.
 func (p *Prover) Prove(ctx context.Context, who identity.Caller, serial cert.Serial) (Proof, error) {
+	// The tree first: a fact that it lacks is then said to be in its last tile, or in one that it has not. Read after the fact, it may
+	// have grown past the tile that the fact was expected in, and the fact would look as if it had been tampered with.
+	head, unread := p.Store.Head(ctx)
 	row, tile, err := p.Store.Issuing(ctx, serial)
 	if err == nil && who.Serial != serial && !p.covers(who, row) {
 		err = ErrNotFound
@@ -214,9 +217,8 @@ func (p *Prover) Prove(ctx context.Context, who identity.Caller, serial cert.Ser
 	if err != nil {
 		return Proof{}, fmt.Errorf("looking for the fact that issued %s: %w", serial, err)
 	}
-	head, err := p.Store.Head(ctx)
-	if err != nil {
-		return Proof{}, fmt.Errorf("reading the tree: %w", err)
+	if unread != nil {
+		return Proof{}, fmt.Errorf("reading the tree: %w", unread)
 	}
 	signed, size, err := p.shown(ctx, head)
 	if errors.Is(err, ErrNotFound) {
