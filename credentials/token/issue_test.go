@@ -235,8 +235,9 @@ func TestAnExchangedTokenEndsWithTheOneItCameFrom(t *testing.T) {
 		},
 		"its binding ends": func(_ workload, _ string, binding int64) {
 			h.mu.Lock()
-			defer h.mu.Unlock()
 			h.ended = append(h.ended, binding)
+			h.mu.Unlock()
+			h.Moved()
 		},
 	} {
 		web := h.workload(t, "/tenant/demo/project/shop/environment/dev/"+strings.ReplaceAll(name, " ", "-"), time.Hour)
