@@ -135,7 +135,7 @@ func (p *program) suggestOperator(err error) error {
 	if !ok || p.remote.as != "" || p.anybody() == operator || p.identityFiles(operator).Chain == "" {
 		return err
 	}
-	if problem.Status != http.StatusNotFound && !strings.HasPrefix(problem.Rule, "the caller's scope") {
+	if problem.Status != http.StatusNotFound && !strings.HasPrefix(problem.Rule, "roles") && !strings.HasPrefix(problem.Rule, "the role ") {
 		return err
 	}
 	return (&failure{code: problemCode(problem.Status), err: err}).hinted("%s", join(problem.Remedy, "operators see every scope: add --as operator"))
