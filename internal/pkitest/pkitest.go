@@ -57,7 +57,7 @@ type House struct {
 }
 
 // New returns a founded CA with the demo scopes. All of one test binary are copies of one that was founded first, keys
-// included: founding costs more than most tests.
+// included: founding costs more than most tests. One of another root is On a database of its own.
 func New(t testing.TB) *House {
 	t.Helper()
 	return On(t, postgrestest.Connect(t, postgrestest.From(t, "house", found)))

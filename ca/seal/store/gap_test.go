@@ -16,6 +16,7 @@ import (
 	"codeberg.org/dataverket/segl/ca/seal"
 	"codeberg.org/dataverket/segl/internal/cert"
 	"codeberg.org/dataverket/segl/internal/pkitest"
+	"codeberg.org/dataverket/segl/internal/postgres/postgrestest"
 	"codeberg.org/dataverket/segl/internal/uid"
 	"codeberg.org/dataverket/segl/kms"
 )
@@ -268,7 +269,7 @@ func TestAcceptingAGapRevokesWhatThereIsEvidenceOf(t *testing.T) {
 }
 
 func TestEvidenceThatIsNotOursIsRefused(t *testing.T) {
-	h, other := opened(t), opened(t)
+	h, other := opened(t), outfit(t, pkitest.On(t, postgrestest.Open(t))) // of another root
 	c, foreign := h.issue(t), other.issue(t)
 	authorities, err := h.store.Authorities(t.Context())
 	must(t, err)

@@ -45,7 +45,12 @@ func must(t testing.TB, err error) {
 
 func opened(t testing.TB) *house {
 	t.Helper()
-	h := &house{House: pkitest.New(t)}
+	return outfit(t, pkitest.New(t))
+}
+
+func outfit(t testing.TB, of *pkitest.House) *house {
+	t.Helper()
+	h := &house{House: of}
 	key, err := kms.Ensure(t.Context(), h.Keyring, "ledger-1", kms.Ed25519)
 	must(t, err)
 	h.log, err = seal.NewLog("segl.test/ledger/1", key)
