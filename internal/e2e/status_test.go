@@ -480,6 +480,7 @@ func TestTheTrustBundleIsSPIFFEs(t *testing.T) {
 			Crv string   `json:"crv"`
 			X   string   `json:"x"`
 			Y   string   `json:"y"`
+			KID string   `json:"kid"`
 			X5C []string `json:"x5c"`
 		} `json:"keys"`
 		Sequence *uint64 `json:"spiffe_sequence"`
@@ -493,7 +494,14 @@ func TestTheTrustBundleIsSPIFFEs(t *testing.T) {
 	}
 	p := s.Issue(t, e2e.Order{Profile: "workload", Workload: "bundle"})
 	roots := x509.NewCertPool()
+	tokens := 0
 	for _, k := range bundle.Keys {
+		if k.Use == "jwt-svid" { // JWT-SVID §5: "The kid parameter MUST be set"
+			if tokens++; k.KID == "" || len(k.X5C) != 0 || k.X == "" {
+				t.Errorf("key of tokens %+v", k)
+			}
+			continue
+		}
 		if k.Use != "x509-svid" || len(k.X5C) != 1 || k.Kty != "EC" || k.Crv != "P-256" || k.X == "" || k.Y == "" { // X509-SVID §6.1
 			t.Fatalf("key %+v", k)
 		}
@@ -506,6 +514,9 @@ func TestTheTrustBundleIsSPIFFEs(t *testing.T) {
 			t.Fatal(err)
 		}
 		roots.AddCert(c)
+	}
+	if tokens == 0 {
+		t.Error("the bundle has no key of tokens")
 	}
 	between := x509.NewCertPool()
 	between.AddCert(p.Issuer(t))

@@ -12,6 +12,9 @@ import (
 const serviceRole = `
 	DO $$
 	BEGIN
+	    IF pg_is_in_recovery() THEN
+	        RETURN; -- it takes no writes yet, and has the roles of what it is a copy of
+	    END IF;
 	    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'segl_service') THEN
 	        CREATE ROLE segl_service NOLOGIN;
 	    END IF;
